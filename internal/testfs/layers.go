@@ -1,0 +1,130 @@
+package testfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TempDir is t.TempDir, with symlinks resolved. What is still mounted below it at the end of the test is
+// unmounted, lazily, before the directory is removed, and fails the test.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, path := range UnmountAll(dir) {
+			t.Errorf("still mounted at the end of the test: %s", path)
+		}
+	})
+	return dir
+}
+
+// UnmountAll unmounts everything below dir, lazily, and returns what that was, the last mount first.
+func UnmountAll(dir string) []string {
+	var list []string
+	points := mountPoints()
+	for i := len(points) - 1; i >= 0; i-- {
+		if path := points[i]; path == dir || strings.HasPrefix(path, dir+"/") {
+			_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			list = append(list, path)
+		}
+	}
+	return list
+}
+
+// Layers makes n directories that can be layers of a union, upper ones too, all on the file system of the
+// temporary directory. Where that is itself an overlay, as in a container, they are on a tmpfs: overlayfs takes no
+// upper layer on an overlay.
+func Layers(t testing.TB, n int) []string {
+	t.Helper()
+	dir := TempDir(t)
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		t.Logf("%s is on an overlay: the layers are on a tmpfs", dir)
+		dir = Tmpfs(t)
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = filepath.Join(dir, "layer"+strconv.Itoa(i))
+		if err := os.Mkdir(list[i], 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return list
+}
+
+// Tmpfs mounts a tmpfs for the length of the test and returns where.
+func Tmpfs(t testing.TB) string {
+	t.Helper()
+	NeedRoot(t)
+	dir := TempDir(t)
+	if err := unix.Mount("unionfsd-test", dir, "tmpfs", 0, "mode=755"); err != nil {
+		Skip(t, "mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount tmpfs: %v", err)
+		}
+	})
+	return dir
+}
+
+// Mount is one line of /proc/self/mountinfo.
+type Mount struct {
+	ID, Parent int
+	Dev        string // major:minor
+	Root       string // what of the file system is mounted
+	Point      string // where
+	Options    string // of the mount
+	Type       string // of the file system, with the subtype: fuse.unionfsd
+	Source     string
+	Super      string // options of the file system
+}
+
+// Mounts returns the mounts that this process sees, in the order in which they were made.
+func Mounts() ([]Mount, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var list []Mount
+	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		// ID parent dev root point options [tags]... - type source super, see proc_pid_mountinfo(5).
+		head, tail, _ := strings.Cut(line, " - ")
+		h, f := strings.Fields(head), strings.Fields(tail)
+		if len(h) < 6 || len(f) < 3 {
+			return nil, fmt.Errorf("mountinfo line %q", line)
+		}
+		m := Mount{Dev: h[2], Root: unescape(h[3]), Point: unescape(h[4]), Options: h[5],
+			Type: f[0], Source: unescape(f[1]), Super: f[2]}
+		m.ID, _ = strconv.Atoi(h[0])
+		m.Parent, _ = strconv.Atoi(h[1])
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+func mountPoints() []string {
+	mounts, _ := Mounts()
+	list := make([]string, len(mounts))
+	for i, m := range mounts {
+		list[i] = m.Point
+	}
+	return list
+}
+
+// unescape undoes the kernel's mangling of space, tab, newline and backslash as \ooo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
+}
