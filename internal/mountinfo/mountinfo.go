@@ -1,0 +1,118 @@
+// Package mountinfo reads /proc/self/mountinfo (proc_pid_mountinfo(5)): the mounts of this mount namespace, in the
+// order in which the kernel lists them, a mount that covers another one after it.
+//
+// It asks the kernel, never the mounted file systems. So it answers also where one of them hangs, or where the
+// process that served it is gone and stat(2) of the mount point fails with ENOTCONN.
+package mountinfo
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Entry is one line of mountinfo: one mount.
+type Entry struct {
+	ID         string // of the mount, unique while it is mounted
+	Dev        string // MAJOR:MINOR of the file system, as in st_dev
+	MountPoint string // relative to the root of the reading process
+	FSType     string // "overlay", "fuse.unionfsd"
+	Source     string
+	Options    string // of the file system, comma separated, as the kernel's show_options wrote them
+}
+
+// Read returns the mounts of the calling process's mount namespace.
+func Read() ([]Entry, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	defer f.Close()
+	return parse(f)
+}
+
+// Top returns the mount that a path lookup of mountPoint ends on: the last one mounted there.
+func Top(entries []Entry, mountPoint string) (Entry, bool) {
+	for i := len(entries) - 1; i >= 0; i-- {
+		if entries[i].MountPoint == mountPoint {
+			return entries[i], true
+		}
+	}
+	return Entry{}, false
+}
+
+func parse(r io.Reader) ([]Entry, error) {
+	var entries []Entry
+	lines := bufio.NewReader(r) // not a Scanner: the options of an overlay of 500 layers are one long line
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			e, perr := parseLine(strings.TrimSuffix(line, "\n"))
+			if perr != nil {
+				return nil, perr
+			}
+			entries = append(entries, e)
+		}
+		if err == io.EOF {
+			return entries, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list mounts: %w", err)
+		}
+	}
+}
+
+// parseLine takes apart
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+//
+// where any number of optional fields stand before the hyphen.
+func parseLine(line string) (Entry, error) {
+	head, tail, found := strings.Cut(line, " - ")
+	before, after := strings.Split(head, " "), strings.SplitN(tail, " ", 3)
+	if !found || len(before) < 6 || len(after) < 3 {
+		return Entry{}, fmt.Errorf("list mounts: line %q of mountinfo has too few fields", line)
+	}
+	return Entry{
+		ID:         before[0],
+		Dev:        before[2],
+		MountPoint: unescape(before[4]),
+		FSType:     unescape(after[0]),
+		Source:     unescape(after[1]),
+		Options:    unescape(after[2]),
+	}, nil
+}
+
+// unescape undoes the kernel's mangle_path: a space, a tab, a newline, a backslash and, in options, a hash sign are
+// written as \ and three octal digits.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c, ok := octal(s[i:]); ok {
+			b.WriteByte(c)
+			i += 3
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func octal(s string) (byte, bool) {
+	if len(s) < 4 || s[0] != '\\' {
+		return 0, false
+	}
+	n := 0
+	for _, d := range []byte(s[1:4]) {
+		if d < '0' || d > '7' {
+			return 0, false
+		}
+		n = n*8 + int(d-'0')
+	}
+	return byte(n), n < 256
+}

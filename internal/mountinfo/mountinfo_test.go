@@ -1,0 +1,61 @@
+package mountinfo
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	const text = `22 28 0:21 / /proc rw,relatime - proc proc rw
+36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,errors=continue
+40 28 0:45 / /a\134b\012c rw shared:3 - fuse.unionfsd my\040union rw,user_id=0
+41 40 0:46 / /a\134b\012c rw - overlay overlay rw,lowerdir=/x\134:y:/z
+`
+	got, err := parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Entry{
+		{"22", "0:21", "/proc", "proc", "proc", "rw"},
+		{"36", "98:0", "/mnt 2", "ext3", "/dev/root", "rw,errors=continue"},
+		{"40", "0:45", "/a\\b\nc", "fuse.unionfsd", "my union", "rw,user_id=0"},
+		{"41", "0:46", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\:y:/z`},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if top, ok := Top(got, "/a\\b\nc"); !ok || top.ID != "41" {
+		t.Errorf("Top = %q, %v; want the covering mount, 41", top, ok)
+	}
+	if _, ok := Top(got, "/a"); ok {
+		t.Error("Top found a mount on /a, where none is")
+	}
+}
+
+func TestParseRefusesShortLines(t *testing.T) {
+	for _, line := range []string{"x", "22 28 0:21 / /proc - proc proc rw", "22 28 0:21 / /proc rw - proc proc"} {
+		if _, err := parse(strings.NewReader(line)); err == nil {
+			t.Errorf("line %q was accepted", line)
+		}
+	}
+}
+
+// The options of a union of many layers are longer than any fixed line buffer.
+func TestParseLongLine(t *testing.T) {
+	options := "lowerdir=" + strings.Repeat("/some/layer:", 100_000)
+	got, err := parse(strings.NewReader("41 40 0:46 / /m rw - overlay overlay " + options))
+	if err != nil || len(got) != 1 || got[0].Options != options {
+		t.Fatalf("%d entries, error %v", len(got), err)
+	}
+}
+
+func TestReadFindsProc(t *testing.T) {
+	entries, err := Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := Top(entries, "/proc"); !ok || e.FSType != "proc" {
+		t.Errorf("mount on /proc = %q, %v", e, ok)
+	}
+}

@@ -1,0 +1,250 @@
+package state
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Container is what is known of a container.
+type Container struct {
+	Name       string    `json:"name"`
+	Backend    string    `json:"backend"`
+	Spec       Text      `json:"spec"` // its layers, as mount options
+	Rootfs     Text      `json:"rootfs"`
+	Command    []Text    `json:"command"`
+	Created    time.Time `json:"created"`
+	PID        int       `json:"pid,omitempty"`        // of its init, in the namespace of the supervisor; 0 before it is started
+	Supervisor int       `json:"supervisor,omitempty"` // process that runs it
+	ExitCode   *int      `json:"exit_code,omitempty"`
+
+	// Running says whether the supervisor lives. It is asked of the lock and never written.
+	Running bool `json:"-"`
+}
+
+// Status is "running", "exited (CODE)", or "died" where the supervisor was killed before it could note a code.
+func (c Container) Status() string {
+	switch {
+	case c.Running:
+		return "running"
+	case c.ExitCode != nil:
+		return fmt.Sprintf("exited (%d)", *c.ExitCode)
+	}
+	return "died"
+}
+
+// Home is the directory of one container, held by its supervisor.
+type Home struct {
+	dir  string
+	lock *os.File
+}
+
+// Errors that the user can do something about.
+var (
+	ErrNoContainer = errors.New("no such container; unionfsd ps lists them")
+	errName        = errors.New("a container name is letters, digits, . _ - and starts with a letter or a digit")
+)
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
+// NewContainer makes the directory of a container and holds it until [Home.Close]. An empty name is replaced by one
+// that is free.
+func (r Root) NewContainer(name string) (*Home, error) {
+	if name == "" {
+		name = "c" + strings.ToLower(rand.Text()[:8])
+	}
+	if !validName.MatchString(name) {
+		return nil, fmt.Errorf("container %q: %w", name, errName)
+	}
+	parent, err := r.sub("containers")
+	if err != nil {
+		return nil, err
+	}
+	held, err := lockDir(parent) // against sweep, which would take what is being made for left over
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	sweep(parent)
+	return makeHome(parent, name)
+}
+
+// makeHome builds a container's directory aside, lock held, and lets it appear under its name.
+func makeHome(parent, name string) (_ *Home, err error) {
+	temp, err := os.MkdirTemp(parent, ".new-")
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", name, err)
+	}
+	h := &Home{dir: filepath.Join(parent, name)}
+	defer func() {
+		if err != nil {
+			h.Close()
+			os.RemoveAll(temp)
+		}
+	}()
+	// The upper layer becomes the root directory of the container, so its mode is that of a root directory; the
+	// directory around it keeps others out.
+	for sub, mode := range map[string]os.FileMode{"upper": 0o755, "work": 0o700} {
+		if err := os.Mkdir(filepath.Join(temp, sub), mode); err != nil {
+			return nil, fmt.Errorf("container %q: %w", name, err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(temp, "upper"), 0o755); err != nil { // whatever the umask
+		return nil, fmt.Errorf("container %q: %w", name, err)
+	}
+	if h.lock, err = os.OpenFile(filepath.Join(temp, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, fmt.Errorf("container %q: %w", name, err)
+	}
+	if _, err := lockFile(h.lock); err != nil {
+		return nil, err
+	}
+	if err := write(filepath.Join(temp, "container.json"), Container{Name: name, Created: time.Now()}); err != nil {
+		return nil, err
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, h.dir, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("container %q exists; pass another --name, or remove it: unionfsd rm %s", name, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", name, err)
+	}
+	return h, nil
+}
+
+// Name is the name of the container.
+func (h *Home) Name() string { return filepath.Base(h.dir) }
+
+// Upper is the path of the writable layer.
+func (h *Home) Upper() string { return filepath.Join(h.dir, "upper") }
+
+// Work is the path of the staging directory that belongs to Upper.
+func (h *Home) Work() string { return filepath.Join(h.dir, "work") }
+
+// Save makes c what is known of the container.
+func (h *Home) Save(c Container) error {
+	return write(filepath.Join(h.dir, "container.json"), c)
+}
+
+// Close lets go of the container; it stays on disk, no longer running.
+func (h *Home) Close() error {
+	if h.lock == nil {
+		return nil
+	}
+	return h.lock.Close()
+}
+
+// Remove removes the container with all that it wrote, and lets go of it.
+func (h *Home) Remove() error {
+	err := remove(h.dir)
+	h.Close()
+	return err
+}
+
+// Containers returns all containers, sorted by name.
+func (r Root) Containers() ([]Container, error) {
+	entries, err := os.ReadDir(filepath.Join(r.dir, "containers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	var list []Container
+	for _, e := range entries {
+		if !validName.MatchString(e.Name()) {
+			continue
+		}
+		c, err := r.Container(e.Name())
+		if errors.Is(err, ErrNoContainer) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list, nil
+}
+
+// Container returns one container; the error matches [ErrNoContainer] if there is none of that name.
+func (r Root) Container(name string) (Container, error) {
+	missing := fmt.Errorf("container %q: %w", name, ErrNoContainer)
+	if !validName.MatchString(name) {
+		return Container{}, missing
+	}
+	dir := filepath.Join(r.dir, "containers", name)
+	// First the lock: a container that ends in between is then told as running, never as one that died.
+	running, err := locked(filepath.Join(dir, "lock"))
+	var c Container
+	if err == nil {
+		err = read(filepath.Join(dir, "container.json"), &c)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return Container{}, missing
+	}
+	if err != nil {
+		return Container{}, fmt.Errorf("state: %w", err)
+	}
+	c.Running = running
+	return c, nil
+}
+
+// RemoveContainer removes a container that does not run, with all that it wrote.
+func (r Root) RemoveContainer(name string) error {
+	c, err := r.Container(name)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(r.dir, "containers", name)
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("container %q: %w", name, err)
+	}
+	h := &Home{dir: dir, lock: lock}
+	free, err := lockFile(lock)
+	if err != nil || !free {
+		h.Close()
+		if err == nil {
+			err = fmt.Errorf("container %q is running; stop it first: kill %d", name, c.Supervisor)
+		}
+		return err
+	}
+	return h.Remove()
+}
+
+// gone marks the directory of a container that is being removed.
+const gone = ".gone-"
+
+// remove takes a container's directory out of sight by one rename before it removes it bit by bit.
+func remove(dir string) error {
+	parent, name := filepath.Split(dir)
+	aside := filepath.Join(parent, gone+strings.ToLower(rand.Text()[:12]))
+	if err := os.Rename(dir, aside); err != nil {
+		return fmt.Errorf("remove container %q: %w", name, err)
+	}
+	if err := os.RemoveAll(aside); err != nil {
+		return fmt.Errorf("remove container %q: %w", name, err)
+	}
+	return nil
+}
+
+// sweep removes what creations and removals left over that were killed half way. It is called with parent held, so
+// that no creation is under way. What it cannot remove, the next one tries again.
+func sweep(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".new-") || strings.HasPrefix(e.Name(), gone) {
+			os.RemoveAll(filepath.Join(parent, e.Name()))
+		}
+	}
+}
