@@ -1,0 +1,168 @@
+package cow
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// Copier makes copies for one mounted union.
+type Copier struct {
+	Work   *layer.Work
+	Xattr  layer.XattrNames
+	Origin *Origins // nil to write no origin
+
+	// Observe, if not nil, is told of every file whose data was copied: how, and how many bytes it has.
+	Observe func(method sys.CopyMethod, bytes int64)
+}
+
+// Source is a lower object to copy.
+type Source struct {
+	Ref   layer.Ref
+	Layer *layer.Layer
+	Stat  unix.Stat_t
+}
+
+// Options narrow a copy.
+type Options struct {
+	// NoData makes a regular file empty: for who is about to truncate it.
+	NoData bool
+
+	// Origin says whether to record where the object came from. A lower file of several names must not: each
+	// of its names gets a copy of its own, and they are not one file any more.
+	Origin bool
+
+	// Cancel ends the copying of data early, with EINTR, when it is closed.
+	Cancel <-chan struct{}
+}
+
+// Build makes a copy of src, whole but not visible. The caller publishes or discards it.
+func (c *Copier) Build(src Source, opt Options) (*layer.Staged, error) {
+	s, err := c.make(src, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.metadata(s.Ref(), src, opt); err != nil {
+		s.Discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+// make makes the object with its data.
+func (c *Copier) make(src Source, opt Options) (*layer.Staged, error) {
+	staging := c.Work.Dir()
+	switch src.Stat.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return c.makeFile(src, opt)
+	case unix.S_IFDIR:
+		name := c.Work.TempName()
+		if err := staging.Mkdir(name, 0o700); err != nil {
+			return nil, fmt.Errorf("stage directory: %w", err)
+		}
+		return c.Work.StageNamed(name), nil
+	case unix.S_IFLNK:
+		target, err := src.Ref.Readlink()
+		if err != nil {
+			return nil, fmt.Errorf("read lower link: %w", err)
+		}
+		name := c.Work.TempName()
+		if err := staging.Symlink(target, name); err != nil {
+			return nil, fmt.Errorf("stage symbolic link: %w", err)
+		}
+		return c.Work.StageNamed(name), nil
+	default: // a device, FIFO or socket, which must not be opened
+		name := c.Work.TempName()
+		if err := staging.Mknod(name, src.Stat.Mode&^0o7777, src.Stat.Rdev); err != nil {
+			return nil, fmt.Errorf("stage special file: %w", err)
+		}
+		return c.Work.StageNamed(name), nil
+	}
+}
+
+func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, error) {
+	s, dst, err := c.Work.StageFile(0o600)
+	if err != nil {
+		return nil, fmt.Errorf("stage file: %w", err)
+	}
+	if opt.NoData || src.Stat.Size == 0 {
+		return s, nil
+	}
+	in, err := src.Ref.Open(unix.O_RDONLY | unix.O_NONBLOCK)
+	if err != nil {
+		s.Discard()
+		return nil, fmt.Errorf("open lower file: %w", err)
+	}
+	defer unix.Close(in)
+	method, err := sys.CopyData(dst, in, src.Stat.Size, opt.Cancel)
+	if err != nil {
+		s.Discard()
+		return nil, fmt.Errorf("copy data: %w", err)
+	}
+	if c.Observe != nil {
+		c.Observe(method, src.Stat.Size)
+	}
+	return s, nil
+}
+
+// metadata gives the copy at dst what the source has, in the order that the package comment explains.
+func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
+	st := &src.Stat
+	if err := dst.Chown(st.Uid, st.Gid); err != nil {
+		return fmt.Errorf("set owner: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK { // a link has no mode of its own
+		if err := dst.Chmod(st.Mode & 0o7777); err != nil {
+			return fmt.Errorf("set mode: %w", err)
+		}
+	}
+	if err := c.xattrs(dst, src.Ref); err != nil {
+		return err
+	}
+	if opt.Origin && c.Origin != nil {
+		if err := c.Origin.Record(dst, src, c.Xattr); err != nil {
+			return err
+		}
+	}
+	if err := dst.Utimens([2]unix.Timespec{st.Atim, st.Mtim}); err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	return nil
+}
+
+// xattrs copies the extended attributes, ACLs and capabilities among them, but for overlayfs's own marks.
+func (c *Copier) xattrs(dst, src layer.Ref) error {
+	names, err := src.Listxattr()
+	if err == unix.EOPNOTSUPP {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list attributes: %w", err)
+	}
+	for _, name := range names {
+		if c.Xattr.Private(name) {
+			continue
+		}
+		value, err := src.Getxattr(name)
+		if err == unix.ENODATA { // removed meanwhile
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read attribute %s: %w", name, err)
+		}
+		if err := dst.Setxattr(name, value, 0); err != nil && !ignorable(name, err) {
+			return fmt.Errorf("set attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// ignorable reports whether an attribute that the upper's file system does not know may be left out: one that
+// decides on access may not (ovl_copy_xattr, ovl_must_copy_xattr).
+func ignorable(name string, err error) bool {
+	return err == unix.EOPNOTSUPP && !strings.HasPrefix(name, "security.") && !strings.HasPrefix(name, "system.posix_acl_")
+}

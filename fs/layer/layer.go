@@ -1,0 +1,89 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// Layer is one directory tree of a union.
+type Layer struct {
+	Path string // as the user named it, for messages
+	Root *Dir
+	Dev  uint64 // st_dev of the root
+	FSID int    // index of Dev among the file systems of the union's layers; the upper layer's is 0
+}
+
+// openLower opens a lower layer on a read-only clone of its mount. Where a mount cannot be cloned, for lack of
+// privilege or of the system call, the directory is used as it is: openat2 then keeps lookups from crossing mounts,
+// and nothing in this module opens a lower file for writing.
+func openLower(path string) (*Layer, error) {
+	fd, err := openRoot("lower layer", path)
+	if err != nil {
+		return nil, err
+	}
+	if clone, err := sys.CloneMount(fd); err == nil {
+		unix.Close(fd)
+		fd = clone
+	}
+	return newLayer(path, fd)
+}
+
+// openUpper opens the upper layer or the work directory. They are not on a clone: a rename from work to upper must
+// stay on one mount, and the two have no common directory that could be cloned.
+func openUpper(what, path string) (*Layer, error) {
+	fd, err := openRoot(what, path)
+	if err != nil {
+		return nil, err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err == nil && fs.Flags&unix.ST_RDONLY != 0 {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s %q is on a file system that is mounted read-only: remount it read-write or choose another directory", what, path)
+	}
+	return newLayer(path, fd)
+}
+
+func newLayer(path string, fd int) (*Layer, error) {
+	l := &Layer{Path: path}
+	l.Root = &Dir{fd: fd, layer: l}
+	var st unix.Stat_t
+	if err := l.Root.Self().Stat(&st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat %q: %w", path, err)
+	}
+	l.Dev = st.Dev
+	return l, nil
+}
+
+// openRoot opens the directory at path, following symbolic links, as O_PATH, after a check that it can be read.
+func openRoot(what, path string) (int, error) {
+	probe, err := sys.Openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, openRootError(what, path, err)
+	}
+	defer unix.Close(probe)
+	fd, err := sys.Openat(unix.AT_FDCWD, sys.ProcPath(probe, ""), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, openRootError(what, path, err)
+	}
+	return fd, nil
+}
+
+func openRootError(what, path string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%s %q does not exist: create it or correct the path", what, path)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%s %q is not a directory: name a directory", what, path)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s %q cannot be read: run as its owner or as root, or give read and search permission", what, path)
+	case errors.Is(err, unix.EMFILE):
+		return fmt.Errorf("%s %q: too many open files: raise the limit (ulimit -n)", what, path)
+	default:
+		return fmt.Errorf("open %s %q: %w", what, path, err)
+	}
+}

@@ -1,0 +1,136 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stack is a Spec opened on this host. It does not change once it is open.
+type Stack struct {
+	Spec   Spec
+	Upper  *Layer   // nil in a read-only union
+	Lowers []*Layer // the topmost first
+	Work   *Work    // nil without Upper, and after OpenReadOnly
+	Xattr  XattrNames
+}
+
+// Open opens the layers of spec and takes the lock on its upper layer, so that no other union can write there until
+// Close. It makes the checks that hold for every backend; its errors are one line with the cause and the fix.
+func Open(spec Spec) (*Stack, error) {
+	s, err := OpenReadOnly(spec)
+	if err != nil {
+		return nil, err
+	}
+	if s.Upper != nil {
+		if s.Work, err = openWork(spec.Work, s.Upper); err != nil {
+			s.Close()
+			return nil, err
+		}
+		if s.Xattr, err = s.upperXattrs(); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the layers of spec to look at them: it takes no lock and leaves the work directory alone, so it
+// is allowed while the union is mounted.
+func OpenReadOnly(spec Spec) (*Stack, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Stack{Spec: spec, Xattr: newXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
+	for _, path := range spec.Lower {
+		l, err := openLower(path)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.Lowers = append(s.Lowers, l)
+	}
+	if spec.Upper != "" {
+		var err error
+		if s.Upper, err = openUpper("upper layer", spec.Upper); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	s.numberFileSystems()
+	return s, nil
+}
+
+// Close releases every handle and the lock.
+func (s *Stack) Close() error {
+	var errs []error
+	if s.Work != nil {
+		errs = append(errs, s.Work.close())
+	}
+	if s.Upper != nil {
+		errs = append(errs, s.Upper.Root.Close())
+	}
+	for _, l := range s.Lowers {
+		errs = append(errs, l.Root.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// FileSystems is the number of different file systems that the layers are on.
+func (s *Stack) FileSystems() int {
+	n := 0
+	for _, l := range s.layers() {
+		n = max(n, l.FSID+1)
+	}
+	return n
+}
+
+func (s *Stack) layers() []*Layer {
+	if s.Upper == nil {
+		return s.Lowers
+	}
+	return append([]*Layer{s.Upper}, s.Lowers...)
+}
+
+func (s *Stack) numberFileSystems() {
+	ids := map[uint64]int{}
+	for _, l := range s.layers() {
+		id, seen := ids[l.Dev]
+		if !seen {
+			id = len(ids)
+			ids[l.Dev] = id
+		}
+		l.FSID = id
+	}
+}
+
+// upperXattrs finds out under which names marks can be written, by writing one, as ovl_make_workdir does.
+func (s *Stack) upperXattrs() (XattrNames, error) {
+	probe := s.Work.base.Self()
+	for _, names := range []XattrNames{s.Xattr, newXattrNames(true)} {
+		err := probe.Setxattr(names.Opaque, []byte("0"), 0)
+		switch {
+		case err == nil:
+			return names, probe.Removexattr(names.Opaque)
+		case err == unix.EOPNOTSUPP:
+			return XattrNames{}, fmt.Errorf("upper layer %q is on a file system without extended attributes: choose one on ext4, xfs, btrfs or tmpfs", s.Upper.Path)
+		case err != unix.EPERM:
+			return XattrNames{}, fmt.Errorf("set an extended attribute in work directory %q: %w", s.Spec.Work, err)
+		}
+	}
+	return XattrNames{}, fmt.Errorf("extended attributes cannot be written in work directory %q: run as its owner or as root", s.Spec.Work)
+}
+
+// inInitialUserNS reports whether this process may have privilege over the whole system. Only then are trusted.*
+// attributes to be had (xattr(7)).
+func inInitialUserNS() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return true // no user namespaces in this kernel
+	}
+	f := strings.Fields(string(text))
+	return len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
+}

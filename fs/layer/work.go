@@ -1,0 +1,210 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// Work is the staging area of a union: the directory work in overlayfs's workdir. Objects are built here under
+// temporary names and appear in the upper layer by one rename or link. What a crash leaves behind is removed by the
+// next mount, ours or the kernel's, which uses the same directory in the same way (ovl_workdir_create).
+type Work struct {
+	base *Dir // workdir itself
+	dir  *Dir // workdir/work; nil before Prepare
+	next atomic.Uint64
+
+	lock, upperLock int // descriptors that hold the locks on workdir and upper
+}
+
+// openWork checks that workdir can serve upper and takes the locks on both.
+func openWork(path string, upper *Layer) (*Work, error) {
+	l, err := openUpper("work directory", path)
+	if err != nil {
+		return nil, err
+	}
+	w := &Work{base: l.Root, lock: -1, upperLock: -1}
+	if err := w.check(upper); err != nil {
+		w.close()
+		return nil, err
+	}
+	if w.upperLock, err = lockDir(upper.Root); err == nil {
+		w.lock, err = lockDir(w.base)
+	}
+	if err != nil {
+		w.close()
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("upper layer %q or work directory %q is in use by another union: unmount that one first, or name other directories", upper.Path, path)
+		}
+		return nil, fmt.Errorf("lock work directory %q: %w", path, err)
+	}
+	if kind, err := w.incompatible(); err != nil || kind != "" {
+		w.close()
+		if err != nil {
+			return nil, fmt.Errorf("read work directory %q: %w", path, err)
+		}
+		return nil, fmt.Errorf("upper layer %q was mounted %s and not unmounted cleanly: its data may be lost; to use it all the same, remove %q", upper.Path, kind, path+"/work/incompat/"+kind)
+	}
+	return w, nil
+}
+
+// check makes the tests of ovl_get_workdir and ovl_workdir_ok.
+func (w *Work) check(upper *Layer) error {
+	upperPath, workPath := upper.Path, w.base.layer.Path
+	upperMount, err1 := sys.MountID(upper.Root.fd)
+	workMount, err2 := sys.MountID(w.base.fd)
+	same := upper.Dev == w.base.layer.Dev
+	if err1 == nil && err2 == nil {
+		same = same && upperMount == workMount
+	}
+	if !same {
+		return fmt.Errorf("upper layer %q and work directory %q are on different file systems or mounts: choose a work directory beside the upper layer", upperPath, workPath)
+	}
+	for _, c := range []struct {
+		inner, outer *Dir
+	}{{w.base, upper.Root}, {upper.Root, w.base}} {
+		inside, err := isInside(c.inner, c.outer)
+		if err != nil {
+			return fmt.Errorf("compare upper layer %q and work directory %q: %w", upperPath, workPath, err)
+		}
+		if inside {
+			return fmt.Errorf("upper layer %q and work directory %q are the same or one is inside the other: choose a work directory beside the upper layer", upperPath, workPath)
+		}
+	}
+	return nil
+}
+
+// isInside reports whether d is outer or below it.
+func isInside(d, outer *Dir) (bool, error) {
+	var top, st, up unix.Stat_t
+	if err := outer.Self().Stat(&top); err != nil {
+		return false, err
+	}
+	fd, err := d.Self().OpenPath()
+	if err != nil {
+		return false, err
+	}
+	defer func() { unix.Close(fd) }()
+	for {
+		if err := RefFD(fd).Stat(&st); err != nil {
+			return false, err
+		}
+		if st.Dev == top.Dev && st.Ino == top.Ino {
+			return true, nil
+		}
+		parent, err := sys.Openat(fd, "..", unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return false, err
+		}
+		unix.Close(fd)
+		fd = parent
+		if err := RefFD(fd).Stat(&up); err != nil {
+			return false, err
+		}
+		if up.Dev == st.Dev && up.Ino == st.Ino {
+			return false, nil // ".." of the root is the root
+		}
+	}
+}
+
+// lockDir takes an exclusive lock on a directory, for as long as the descriptor that it returns is open.
+func lockDir(d *Dir) (int, error) {
+	fd, err := sys.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// incompatible returns the name of the feature whose mark in work/incompat forbids to mount the upper again:
+// "volatile" after a volatile mount that did not end cleanly (ovl_workdir_cleanup_recurse).
+func (w *Work) incompatible() (string, error) {
+	dir := w.base
+	for _, name := range []string{"work", "incompat"} {
+		sub, err := dir.OpenDir(name)
+		if dir != w.base {
+			dir.Close()
+		}
+		if err == unix.ENOENT {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		dir = sub
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	if err != nil || len(names) == 0 {
+		return "", err
+	}
+	return names[0], nil
+}
+
+// Prepare makes the staging directory, empty. Stage nothing before.
+func (w *Work) Prepare() error {
+	if err := w.base.RemoveAll("work"); err != nil {
+		return err
+	}
+	if err := w.base.Mkdir("work", 0o700); err != nil {
+		return err
+	}
+	dir, err := w.base.OpenDir("work")
+	if err != nil {
+		return err
+	}
+	w.dir = dir
+	// A default ACL that the directory inherited would be inherited by everything staged in it.
+	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
+		if err := dir.Self().Removexattr(acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+			return err
+		}
+	}
+	// Nobody but us has business there (mode 0, as the kernel makes it).
+	return dir.Self().Chmod(0)
+}
+
+// Dir is the staging directory.
+func (w *Work) Dir() *Dir { return w.dir }
+
+// TempName returns a name that nothing in the staging directory has. The form is the kernel's (ovl_tempname).
+func (w *Work) TempName() string { return "#" + strconv.FormatUint(w.next.Add(1), 16) }
+
+// MarkVolatile leaves the mark of a volatile mount, which [Work.ClearVolatile] takes away. A mount that finds it
+// refuses the upper.
+func (w *Work) MarkVolatile() error {
+	if err := w.dir.Mkdir("incompat", 0o700); err != nil {
+		return err
+	}
+	incompat, err := w.dir.OpenDir("incompat")
+	if err != nil {
+		return err
+	}
+	defer incompat.Close()
+	return incompat.Mkdir("volatile", 0)
+}
+
+// ClearVolatile removes the mark of a volatile mount.
+func (w *Work) ClearVolatile() error { return w.dir.RemoveAll("incompat") }
+
+func (w *Work) close() error {
+	var errs []error
+	if w.dir != nil {
+		errs = append(errs, w.dir.Close())
+	}
+	for _, fd := range []int{w.lock, w.upperLock} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	return errors.Join(append(errs, w.base.Close())...)
+}

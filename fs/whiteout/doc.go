@@ -1,0 +1,16 @@
+// Package whiteout is the part of overlayfs's on-disk format that says "not here": how it is written, recognised
+// and told from what a user may have.
+//
+//	what                      on disk                                                   read     written
+//	a name is deleted         character device 0:0 of that name                         always   always
+//	                          empty regular file with the attribute overlay.whiteout,   yes      never
+//	                          in a directory with overlay.opaque=x
+//	a directory hides what    directory with the attribute overlay.opaque=y             always   always
+//	is below it
+//
+// overlay.NAME stands for trusted.overlay.NAME, or user.overlay.NAME in a union with userxattr. A whiteout also
+// counts in the lowest layer, where there is nothing for it to hide. All whiteouts that one mount makes are hard
+// links of one inode, which saves making it and an inode for each (ovl_whiteout in fs/overlayfs/dir.c).
+//
+// Source: "whiteouts and opaque directories" in Documentation/filesystems/overlayfs.rst.
+package whiteout

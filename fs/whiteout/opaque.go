@@ -1,0 +1,38 @@
+package whiteout
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+)
+
+// Opacity is what a directory says of the directories below it.
+type Opacity int
+
+const (
+	Transparent Opacity = iota // it is merged with what is below
+	Opaque                     // y: it hides what is below
+	Marked                     // x: it is merged, and empty files in it may be whiteouts; see [IsMarked]
+)
+
+// OpacityOf reads the mark of a directory.
+func OpacityOf(dir layer.Ref, x layer.XattrNames) (Opacity, error) {
+	var buf [2]byte
+	n, err := dir.GetxattrInto(x.Opaque, buf[:])
+	switch {
+	case err == unix.ENODATA || err == unix.EOPNOTSUPP || err == unix.ERANGE: // a longer value means nothing
+		return Transparent, nil
+	case err != nil:
+		return Transparent, err
+	case n == 1 && buf[0] == 'y':
+		return Opaque, nil
+	case n == 1 && buf[0] == 'x':
+		return Marked, nil
+	}
+	return Transparent, nil
+}
+
+// SetOpaque makes a directory hide what is below it.
+func SetOpaque(dir layer.Ref, x layer.XattrNames) error {
+	return dir.Setxattr(x.Opaque, []byte("y"), 0)
+}

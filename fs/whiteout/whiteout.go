@@ -1,0 +1,92 @@
+package whiteout
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+)
+
+// Is reports whether st describes a whiteout: a character device 0:0.
+func Is(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// IsMarked reports whether the object, which st describes and which is in a directory that is [Marked], is a whiteout
+// in the form of a marked empty file.
+func IsMarked(r layer.Ref, st *unix.Stat_t, x layer.XattrNames) (bool, error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false, nil
+	}
+	_, err := r.GetxattrInto(x.Whiteout, nil)
+	switch err {
+	case nil:
+		return true, nil
+	case unix.ENODATA, unix.EOPNOTSUPP:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// Maker makes the whiteouts of one mounted union.
+type Maker struct {
+	work *layer.Work
+
+	mu     sync.Mutex
+	shared string // name in the staging directory of the inode that the whiteouts share; empty if none is ready
+}
+
+// NewMaker returns a Maker that stages in work.
+func NewMaker(work *layer.Work) *Maker { return &Maker{work: work} }
+
+// Covered says what a whiteout takes the place of.
+type Covered int
+
+const (
+	Nothing   Covered = iota // the upper layer has nothing of the name: the whiteout hides a lower object
+	File                     // something that is not a directory
+	Directory                // a directory, which goes with all that is in it
+)
+
+// Cover puts a whiteout at name in the upper directory dir, in one step: no moment shows what the lower layers have
+// of the name. Like ovl_cleanup_and_whiteout.
+func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
+	s, err := m.stage()
+	if err != nil {
+		return err
+	}
+	defer s.Discard()
+	switch what {
+	case Nothing:
+		return s.Publish(dir, name, layer.Add)
+	case File:
+		return s.Publish(dir, name, layer.Replace)
+	default:
+		return s.Publish(dir, name, layer.Exchange)
+	}
+}
+
+// stage returns a whiteout with a name of its own in the staging directory.
+func (m *Maker) stage() (*layer.Staged, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	staging := m.work.Dir()
+	if m.shared == "" {
+		name := m.work.TempName()
+		if err := staging.Mknod(name, unix.S_IFCHR, 0); err != nil {
+			return nil, err
+		}
+		m.shared = name
+	}
+	name := m.work.TempName()
+	err := staging.At(m.shared).LinkTo(staging, name)
+	if err == unix.EMLINK { // it has all the links it can have: this one takes the shared name itself
+		name, m.shared, err = m.shared, "", nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.work.StageNamed(name), nil
+}
