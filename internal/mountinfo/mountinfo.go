@@ -20,7 +20,7 @@ type Entry struct {
 	MountPoint string // relative to the root of the reading process
 	FSType     string // "overlay", "fuse.unionfsd"
 	Source     string
-	Options    string // of the file system, comma separated, as the kernel's show_options wrote them
+	Options    string // of the file system, separated by commas; values still as in [Unescape]
 }
 
 // Read returns the mounts of the calling process's mount namespace.
@@ -78,16 +78,16 @@ func parseLine(line string) (Entry, error) {
 	return Entry{
 		ID:         before[0],
 		Dev:        before[2],
-		MountPoint: unescape(before[4]),
-		FSType:     unescape(after[0]),
-		Source:     unescape(after[1]),
-		Options:    unescape(after[2]),
+		MountPoint: Unescape(before[4]),
+		FSType:     Unescape(after[0]),
+		Source:     Unescape(after[1]),
+		Options:    after[2],
 	}, nil
 }
 
-// unescape undoes the kernel's mangle_path: a space, a tab, a newline, a backslash and, in options, a hash sign are
-// written as \ and three octal digits.
-func unescape(s string) string {
+// Unescape undoes the kernel's mangle_path: a space, a tab, a newline, a backslash and, inside the
+// value of an option, a comma are written as \ and three octal digits.
+func Unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}

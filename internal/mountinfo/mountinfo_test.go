@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 		{"22", "0:21", "/proc", "proc", "proc", "rw"},
 		{"36", "98:0", "/mnt 2", "ext3", "/dev/root", "rw,errors=continue"},
 		{"40", "0:45", "/a\\b\nc", "fuse.unionfsd", "my union", "rw,user_id=0"},
-		{"41", "0:46", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\:y:/z`},
+		{"41", "0:46", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\134:y:/z`},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -17,9 +17,10 @@ import (
 // Mount is one union in the file tree.
 type Mount struct {
 	Mountpoint Text      `json:"mountpoint"`
-	Backend    string    `json:"backend"`       // "fuse" or "kernel"
-	PID        int       `json:"pid,omitempty"` // of the process that serves it; 0 where the kernel does
-	Spec       Text      `json:"spec"`          // as mount options; empty where it is not known
+	Backend    string    `json:"backend"`             // "fuse" or "kernel"
+	PID        int       `json:"pid,omitempty"`       // of the process that serves it; 0 where the kernel does
+	Start      uint64    `json:"pid_start,omitempty"` // when that process started, as /proc/PID/stat has it
+	Spec       Text      `json:"spec"`                // as mount options; empty where it is not known
 	Since      time.Time `json:"since,omitzero"`
 
 	// What the mount is to the kernel, so that another one on the same directory is not taken for it.
@@ -49,6 +50,11 @@ func (r Root) AddMount(m Mount) (Mount, error) {
 	m.Dev, m.FSType, m.Since = entry.Dev, entry.FSType, time.Now()
 	if m.Namespace, m.Boot, err = here(); err != nil {
 		return m, err
+	}
+	if m.PID != 0 {
+		if m.Start, err = startTime(m.PID); err != nil {
+			return m, fmt.Errorf("state: %w", err)
+		}
 	}
 	m.file = filepath.Join(dir, rand.Text()[:12]+".json")
 	return m, write(m.file, m)
@@ -136,13 +142,31 @@ func unrecorded(e mountinfo.Entry) (Mount, bool) {
 	m := Mount{Mountpoint: Text(e.MountPoint), Dev: e.Dev, FSType: e.FSType}
 	switch {
 	case e.FSType == "overlay":
-		m.Backend, m.Spec = "kernel", Text(e.Options)
+		m.Backend, m.Spec = "kernel", Text(specOf(e.Options))
 	case e.FSType == "fuse.unionfsd":
 		m.Backend = "fuse"
 	default:
 		return Mount{}, false
 	}
 	return m, true
+}
+
+// specOf turns what the kernel's overlayfs shows of its options into what it would accept again. Most values are
+// shown as they are; lowerdir= as it was given, so with its backslashes. What stands for a name may hold commas.
+func specOf(shown string) string {
+	var options []string
+	for _, option := range strings.Split(shown, ",") {
+		name, value, hasValue := strings.Cut(mountinfo.Unescape(option), "=")
+		if !hasValue {
+			options = append(options, name)
+			continue
+		}
+		if name != "lowerdir" {
+			value = strings.ReplaceAll(value, `\`, `\\`)
+		}
+		options = append(options, name+"="+strings.NewReplacer(`,`, `\,`, `"`, `\"`).Replace(value))
+	}
+	return strings.Join(options, ",")
 }
 
 // dropStale removes those of records, none of which is mounted here, that are of this mount namespace, where they

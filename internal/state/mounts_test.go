@@ -14,7 +14,7 @@ func TestMountRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	// /proc is mounted wherever tests run, and a record does not ask what kind of file system it is of.
-	m, err := r.AddMount(Mount{Mountpoint: "/proc", Backend: "fuse", PID: 7, Spec: "lowerdir=/a"})
+	m, err := r.AddMount(Mount{Mountpoint: "/proc", Backend: "fuse", PID: os.Getpid(), Spec: "lowerdir=/a"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,8 +22,17 @@ func TestMountRecords(t *testing.T) {
 	if err != nil || len(list) != len(before)+1 {
 		t.Fatalf("%d unions, %v; want one more than %d", len(list), err, len(before))
 	}
-	if found := list[indexOfPath(list, "/proc")]; found.PID != 7 || found.Spec != "lowerdir=/a" || found.FSType != "proc" {
+	if found := list[indexOfPath(list, "/proc")]; found.PID != os.Getpid() || found.Spec != "lowerdir=/a" || found.FSType != "proc" {
 		t.Errorf("found %+v", found)
+	}
+	if server, ok := m.Server(); !ok {
+		t.Error("the process that serves the union was not found")
+	} else {
+		server.Close()
+	}
+	m.Start++
+	if _, ok := m.Server(); ok {
+		t.Error("a process with another start time was taken for the one that serves the union")
 	}
 	for range 2 { // gone is gone, however often it is said
 		if err := r.DropMount(m); err != nil {
@@ -82,6 +91,18 @@ func TestStaleRecords(t *testing.T) {
 		}
 		if _, err := os.Stat(file); (err == nil) != test.stay {
 			t.Errorf("%s: record there = %v, want %v", test.name, err == nil, test.stay)
+		}
+	}
+}
+
+func TestSpecOf(t *testing.T) {
+	for shown, want := range map[string]string{
+		`rw,lowerdir=/a:/b,upperdir=/u,workdir=/w,redirect_dir=on`:  `rw,lowerdir=/a:/b,upperdir=/u,workdir=/w,redirect_dir=on`,
+		`rw,lowerdir=/a\134:x:/b\040c,upperdir=/u\054v,workdir=/w"`: `rw,lowerdir=/a\:x:/b c,upperdir=/u\,v,workdir=/w\"`,
+		`ro,lowerdir+=/a:x,lowerdir+=/b\134c,userxattr`:             `ro,lowerdir+=/a:x,lowerdir+=/b\\c,userxattr`,
+	} {
+		if got := specOf(shown); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", shown, got, want)
 		}
 	}
 }
