@@ -1,0 +1,45 @@
+// Package ns launches a program in a root file system of its own: in new mount, pid, uts and ipc namespaces, on
+// the network of the host. What the root consists of is not its business; it takes a detached mount as a
+// descriptor and lets nothing else of the host's file tree into the container.
+//
+// # Processes
+//
+//	supervisor ─────── clone ───────> init, pid 1 ─── fork ───> program
+//	the caller of Start               /proc/self/exe again,     Config.Argv
+//	    │                             argv[0] "unionfsd-init"
+//	    └──────── a socket pair ────────┘
+//	      the plan →   ← started, or the step that failed
+//	                   ← the exit code
+//
+// The supervisor is the process that calls [Start]. It turns the [Config] into a plan, clones init, sends it the
+// plan, and waits for its end. It keeps its own mount namespace and root. So it may be the one that serves the
+// root over FUSE: pivot_root(2) moves the root of every process in the namespace where it is called, and a FUSE
+// server that shared that namespace would end up on top of itself. A thread of the supervisor is set aside for as
+// long as the container lives, since the kernel kills init when the thread that made it ends.
+//
+// Init is this same binary. [Init], called first in main, notices by argv[0] that it is needed and does not
+// return. It closes what it inherited, executes the plan step by step, starts the program, and from then on does
+// three things: it forwards signals to the program, it reaps every process of the container that dies without a
+// parent, and when the program ends it reports the exit code and ends too, upon which the kernel kills what is
+// left. It also ends when the supervisor does: by the kernel's signal, or if the supervisor died before that was
+// armed, by the end of file on the socket.
+//
+// The program stays in the session and the process group of the supervisor, so that it can use the terminal it was
+// given and is interrupted from its keyboard. Init leaves that process group: what the terminal sends to the whole
+// group has reached the program already and is not to be forwarded. [Container.Forward] knows this too.
+//
+// # The plan
+//
+// What is to be done is data, an ordered list of steps that [Start] computes without looking at the host. Init
+// executes it with one switch. A step that fails is named in the [Error] that Start returns, along with a fix,
+// and init ends: all that the steps before it did is in namespaces that end with it. In short, the plan is: make
+// all mounts private; attach the root over "/"; mount /proc, /sys and /dev in it; pivot_root(".", ".") into it and
+// detach the old root; check that the mount table holds the mounts of the plan and nothing else; run the program.
+//
+// Everything is mounted through descriptors that were opened beneath the root without following a symbolic link,
+// so a root with hostile contents cannot lead a mount elsewhere.
+//
+// # Requirements
+//
+// CAP_SYS_ADMIN, and Linux 5.12 (mount_setattr; openat2, close_range and the new mount API are older).
+package ns

@@ -1,0 +1,209 @@
+package ns
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The system calls of the plan. Each acts beneath the directory descriptor root; paths are absolute, seen from
+// there. Errors are *fs.PathError.
+
+// makePrivate cuts every mount of this namespace off from its peers in others, and so from the host.
+func makePrivate() error {
+	return pathError("mount", "/", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+}
+
+// attach puts the detached mount root on top of "/". This process does not see it there, since its own root stays
+// what it was, and no directory of the host has to be found or made for it. A clone of a shared mount is shared,
+// hence private again.
+func attach(root int) error {
+	err := unix.MoveMount(root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if err == nil {
+		err = unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	}
+	return pathError("move_mount", "/", err)
+}
+
+// open opens path, close-on-exec. No part of path may be a symbolic link; it cannot lead out of root.
+func open(root int, name string, flags uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat2(root, name, &how)
+		return err
+	})
+	return fd, pathError("open", name, err)
+}
+
+// in calls f with the directory that holds name and the last part of name.
+func in(root int, call, name string, f func(dir int, base string) error) error {
+	dir, err := open(root, path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return pathError(call, name, retry(func() error { return f(dir, path.Base(name)) }))
+}
+
+// mkdir makes a directory unless something has its name; whoever mounts on it finds out what that is.
+func mkdir(root int, name string, mode uint32) error {
+	return in(root, "mkdir", name, func(dir int, base string) error {
+		err := unix.Mkdirat(dir, base, mode)
+		if err == unix.EEXIST {
+			return nil
+		}
+		return err
+	})
+}
+
+func mknod(root int, name string, mode uint32, dev uint64) error {
+	return in(root, "mknod", name, func(dir int, base string) error {
+		return unix.Mknodat(dir, base, unix.S_IFCHR|mode, int(dev))
+	})
+}
+
+func symlink(root int, name, target string) error {
+	return in(root, "symlink", name, func(dir int, base string) error {
+		return unix.Symlinkat(target, dir, base)
+	})
+}
+
+// mount makes a file system with its options and mounts it on the directory name with the attributes attr.
+func mount(root int, name, fsName string, options []string, attr int) error {
+	target, err := open(root, name, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	mnt, err := newMount(fsName, options, attr)
+	if err != nil {
+		return pathError("mount", name, err)
+	}
+	defer unix.Close(mnt)
+	return pathError("move_mount", name,
+		unix.MoveMount(mnt, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+}
+
+// newMount returns a detached mount of a new file system.
+func newMount(fsName string, options []string, attr int) (int, error) {
+	ctx, err := unix.Fsopen(fsName, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(ctx)
+	for _, o := range append([]string{"source=" + fsName}, options...) {
+		if key, value, ok := strings.Cut(o, "="); ok {
+			err = unix.FsconfigSetString(ctx, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(ctx, key)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("option %s: %w", o, withLog(ctx, err))
+		}
+	}
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, withLog(ctx, err)
+	}
+	mnt, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, attr)
+	if err != nil {
+		return -1, withLog(ctx, err)
+	}
+	return mnt, nil
+}
+
+// withLog adds to err what the kernel says about it on the fsopen(2) descriptor, one message a read.
+func withLog(ctx int, err error) error {
+	buf := make([]byte, 256)
+	n, rerr := unix.Read(ctx, buf)
+	if rerr != nil || n == 0 {
+		return err
+	}
+	// "e devpts: Unknown parameter": the letter is the severity.
+	text := strings.TrimSpace(string(buf[:n]))
+	if _, msg, ok := strings.Cut(text, " "); ok {
+		text = msg
+	}
+	return fmt.Errorf("%w (%s)", err, text)
+}
+
+// makeReadOnly makes the mount root read-only, but not its file system nor what is mounted below.
+func makeReadOnly(root int) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	return pathError("mount_setattr", "/", unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &attr))
+}
+
+// pivot makes root the root and the working directory of every thread here, and detaches the old root with all
+// that is mounted on it. pivot_root(".", ".") needs no directory for the old root: it stacks it on top of the new
+// one, see NOTES in pivot_root(2).
+func pivot(root int) error {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return pathError("open", "/", err)
+	}
+	defer unix.Close(old)
+	if err := unix.Fchdir(root); err != nil {
+		return pathError("fchdir", "/", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return pathError("pivot_root", "/", err)
+	}
+	if err := unix.Fchdir(old); err != nil {
+		return pathError("fchdir", "/", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return pathError("umount", "/", err)
+	}
+	return pathError("fchdir", "/", unix.Fchdir(root))
+}
+
+// reopenNull replaces those of the descriptors 0 to 2 that are the host's /dev/null by the container's. Who holds
+// one of the host's could change its mode or owner through it.
+func reopenNull(root int) error {
+	null := unix.Mkdev(1, 3)
+	isNull := func(fd int) bool {
+		var st unix.Stat_t
+		return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == null
+	}
+	ours := -1
+	for fd := range 3 {
+		if !isNull(fd) {
+			continue
+		}
+		if ours < 0 {
+			var err error
+			if ours, err = open(root, "/dev/null", unix.O_RDWR); err != nil {
+				return err
+			}
+			defer unix.Close(ours)
+		}
+		if err := unix.Dup3(ours, fd, 0); err != nil {
+			return pathError("dup3", "/dev/null", err)
+		}
+	}
+	return nil
+}
+
+// retry repeats f while it fails with EINTR: Go's own preemption signals interrupt calls that wait for a file
+// system in user space.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// pathError returns err as a *fs.PathError, nil if err is nil.
+func pathError(call, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: call, Path: name, Err: err}
+}
