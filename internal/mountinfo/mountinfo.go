@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -17,6 +18,7 @@ import (
 type Entry struct {
 	ID         string // of the mount, unique while it is mounted
 	Dev        string // MAJOR:MINOR of the file system, as in st_dev
+	Root       string // the directory of the file system that is mounted: not "/" for a bind mount
 	MountPoint string // relative to the root of the reading process
 	FSType     string // "overlay", "fuse.unionfsd"
 	Source     string
@@ -41,6 +43,44 @@ func Top(entries []Entry, mountPoint string) (Entry, bool) {
 		}
 	}
 	return Entry{}, false
+}
+
+// Inside reports whether path lies in the directory dir of the same file system, whatever mounts lead to the two,
+// and what path it has in dir then. Both are absolute and real: without symlinks. What is seen of a file system
+// through another mount than that of dir counts; what is mounted below dir does not.
+func Inside(entries []Entry, path, dir string) (rel string, ok bool) {
+	pathDev, pathIn := locate(entries, path)
+	dirDev, dirIn := locate(entries, dir)
+	if pathDev != dirDev {
+		return "", false
+	}
+	return below(pathIn, dirIn)
+}
+
+// locate returns the file system that path is on, and its path in there.
+func locate(entries []Entry, path string) (dev, in string) {
+	best := -1
+	for i, e := range entries {
+		// Of two mounts on one directory, the later one covers the other.
+		if _, ok := below(path, e.MountPoint); ok && (best < 0 || len(e.MountPoint) >= len(entries[best].MountPoint)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return "", path // only where the root of this process is not a mount point
+	}
+	rel, _ := below(path, entries[best].MountPoint)
+	return entries[best].Dev, filepath.Join(entries[best].Root, rel)
+}
+
+// below returns path relative to dir, with a slash before it, if it is dir or below dir.
+func below(path, dir string) (string, bool) {
+	rel := strings.TrimPrefix(path, strings.TrimSuffix(dir, "/"))
+	ok := strings.HasPrefix(path, strings.TrimSuffix(dir, "/")) && (rel == "" || rel[0] == '/')
+	if rel == "" {
+		rel = "/"
+	}
+	return rel, ok
 }
 
 func parse(r io.Reader) ([]Entry, error) {
@@ -78,6 +118,7 @@ func parseLine(line string) (Entry, error) {
 	return Entry{
 		ID:         before[0],
 		Dev:        before[2],
+		Root:       Unescape(before[3]),
 		MountPoint: Unescape(before[4]),
 		FSType:     Unescape(after[0]),
 		Source:     Unescape(after[1]),

@@ -17,10 +17,10 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Entry{
-		{"22", "0:21", "/proc", "proc", "proc", "rw"},
-		{"36", "98:0", "/mnt 2", "ext3", "/dev/root", "rw,errors=continue"},
-		{"40", "0:45", "/a\\b\nc", "fuse.unionfsd", "my union", "rw,user_id=0"},
-		{"41", "0:46", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\134:y:/z`},
+		{"22", "0:21", "/", "/proc", "proc", "proc", "rw"},
+		{"36", "98:0", "/mnt1", "/mnt 2", "ext3", "/dev/root", "rw,errors=continue"},
+		{"40", "0:45", "/", "/a\\b\nc", "fuse.unionfsd", "my union", "rw,user_id=0"},
+		{"41", "0:46", "/", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\134:y:/z`},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -57,5 +57,35 @@ func TestReadFindsProc(t *testing.T) {
 	}
 	if e, ok := Top(entries, "/proc"); !ok || e.FSType != "proc" {
 		t.Errorf("mount on /proc = %q, %v", e, ok)
+	}
+}
+
+func TestInside(t *testing.T) {
+	entries := []Entry{
+		{Dev: "8:1", Root: "/", MountPoint: "/"},
+		{Dev: "0:5", Root: "/", MountPoint: "/tmp"},
+		{Dev: "8:1", Root: "/data/state", MountPoint: "/var/lib/unionfsd"},
+		{Dev: "8:2", Root: "/", MountPoint: "/home"},
+		{Dev: "8:1", Root: "/pool", MountPoint: "/home"}, // covers the one before
+	}
+	for _, test := range []struct {
+		path, dir, rel string
+		ok             bool
+	}{
+		{"/var/lib/other", "/", "/var/lib/other", true},
+		{"/var/lib/other", "/var/lib", "/other", true},
+		{"/var/lib/other", "/var/lib/other", "/", true},
+		{"/var/lib/other", "/var/lib/ot", "", false},
+		{"/var/lib", "/var/lib/other", "", false},
+		{"/var/lib/unionfsd/x", "/", "/data/state/x", true}, // a bind mount hides nothing
+		{"/var/lib/unionfsd/x", "/data", "/state/x", true},
+		{"/tmp/state", "/", "", false},
+		{"/home/u", "/", "/pool/u", true},
+		{"/pool/u", "/home", "/u", true},
+	} {
+		rel, ok := Inside(entries, test.path, test.dir)
+		if ok != test.ok || ok && rel != test.rel {
+			t.Errorf("Inside(%s, %s) = %q, %v; want %q, %v", test.path, test.dir, rel, ok, test.rel, test.ok)
+		}
 	}
 }
