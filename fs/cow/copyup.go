@@ -53,6 +53,15 @@ func (c *Copier) Build(src Source, opt Options) (*layer.Staged, error) {
 	return s, nil
 }
 
+// BuildLike makes an empty directory with the metadata of the upper directory dir, whole but not visible.
+func (c *Copier) BuildLike(dir *layer.Dir) (*layer.Staged, error) {
+	src := Source{Ref: dir.Self(), Layer: dir.Layer()}
+	if err := src.Ref.Stat(&src.Stat); err != nil {
+		return nil, err
+	}
+	return c.Build(src, Options{})
+}
+
 // make makes the object with its data.
 func (c *Copier) make(src Source, opt Options) (*layer.Staged, error) {
 	staging := c.Work.Dir()

@@ -11,7 +11,14 @@ import (
 type Dir struct {
 	fd    int
 	layer *Layer
+
+	// Marked says that empty files in this directory may be whiteouts (overlay.opaque=x). Whoever opens the
+	// directory to look into it sets it.
+	Marked bool
 }
+
+// NewDir makes a Dir of fd, an O_PATH descriptor of a directory of l, which becomes the Dir's.
+func NewDir(fd int, l *Layer) *Dir { return &Dir{fd: fd, layer: l} }
 
 // FD is the descriptor of the directory. It stays the Dir's.
 func (d *Dir) FD() int { return d.fd }

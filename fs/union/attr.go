@@ -1,0 +1,270 @@
+package union
+
+import (
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// inodeNumber is what st_ino shows for a new node: the number of the lower object that it is or was copied from, so
+// that it does not change at copy-up nor at the next mount, else the number of the upper object. Like ovl_getattr and
+// ovl_map_dev_ino with xino=on.
+func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint64 {
+	if !n.upper.Load() {
+		return fs.mapInode(n.from, st.Dev, st.Ino)
+	}
+	if n.isDir() {
+		if len(n.dir.lowers) > 0 {
+			lower := n.dir.lowers[0]
+			var below unix.Stat_t
+			if err := lower.Self().Stat(&below); err == nil {
+				return fs.mapInode(lower.Layer(), below.Dev, below.Ino)
+			}
+		}
+		return fs.mapInode(n.from, st.Dev, st.Ino)
+	}
+	if parent != nil && parent.dir.impure.Load() {
+		if ino, fsid, ok := fs.origins.Inode(ref, fs.stack.Xattr); ok {
+			n.origin = true
+			return fs.composeInode(fsid, ino)
+		}
+	}
+	return fs.mapInode(n.from, st.Dev, st.Ino)
+}
+
+// mapInode makes the inode number of an object of one layer unique among all.
+func (fs *FS) mapInode(l *layer.Layer, dev, ino uint64) uint64 {
+	if dev != l.Dev { // a subvolume of btrfs, which numbers its inodes anew
+		return mix(dev, ino)
+	}
+	return fs.composeInode(l.FSID, ino)
+}
+
+// inodeBits is how many low bits are left to the file systems; the index of the file system is above them.
+const inodeBits = 56
+
+func (fs *FS) composeInode(fsid int, ino uint64) uint64 {
+	if fs.oneFileSystem {
+		return ino
+	}
+	if ino>>inodeBits != 0 || fsid>>(64-inodeBits) != 0 {
+		return mix(uint64(fsid), ino)
+	}
+	return uint64(fsid)<<inodeBits | ino
+}
+
+// mix spreads (a, b) over 64 bits (the finaliser of MurmurHash3), for the rare numbers that cannot be composed.
+func mix(a, b uint64) uint64 {
+	h := a*0x9e3779b97f4a7c15 ^ b
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// fillAttr tells the attributes of n, whose topmost object st describes.
+func (fs *FS) fillAttr(n *node, st *unix.Stat_t, out *fuse.Attr) {
+	*out = fuse.Attr{
+		Ino:       n.ino.Load(),
+		Size:      uint64(st.Size),
+		Blocks:    uint64(st.Blocks),
+		Atime:     uint64(st.Atim.Sec),
+		Mtime:     uint64(st.Mtim.Sec),
+		Ctime:     uint64(st.Ctim.Sec),
+		Atimensec: uint32(st.Atim.Nsec),
+		Mtimensec: uint32(st.Mtim.Nsec),
+		Ctimensec: uint32(st.Ctim.Nsec),
+		Mode:      st.Mode,
+		Nlink:     n.links(uint32(st.Nlink)),
+		Owner:     fuse.Owner{Uid: st.Uid, Gid: st.Gid},
+		Rdev:      uint32(st.Rdev),
+		Blksize:   uint32(st.Blksize),
+	}
+}
+
+// links is st_nlink. A merged directory has 1, since counting its subdirectories would mean reading it on all layers;
+// find(1) and others take 1 for "not told" (ovl_getattr).
+func (n *node) links(real uint32) uint32 {
+	if n.isDir() && n.dir.merged() {
+		return 1
+	}
+	return real
+}
+
+// GetAttr implements fuse.RawFileSystem.
+func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	return fs.replyAttr(n, out)
+}
+
+func (fs *FS) replyAttr(n *node, out *fuse.AttrOut) fuse.Status {
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return fs.status("getattr", n.name, err)
+	}
+	fs.fillAttr(n, &st, &out.Attr)
+	out.SetTimeout(fs.attrTTL(n))
+	return fuse.OK
+}
+
+// Statx implements fuse.RawFileSystem. The kernel asks for it only where GetAttr does not do: for the time of birth.
+func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	var stx unix.Statx_t
+	err := n.use(func(r layer.Ref) error { return r.Statx(unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx) })
+	if err != nil {
+		return fs.status("statx", n.name, err)
+	}
+	out.Statx = fuse.Statx{
+		Mask:           stx.Mask & (unix.STATX_BASIC_STATS | unix.STATX_BTIME),
+		Blksize:        stx.Blksize,
+		Attributes:     stx.Attributes,
+		AttributesMask: stx.Attributes_mask,
+		Nlink:          n.links(stx.Nlink),
+		Uid:            stx.Uid,
+		Gid:            stx.Gid,
+		Mode:           stx.Mode,
+		Ino:            n.ino.Load(),
+		Size:           stx.Size,
+		Blocks:         stx.Blocks,
+		RdevMajor:      stx.Rdev_major,
+		RdevMinor:      stx.Rdev_minor,
+	}
+	out.Atime.FromStatxTimestamp(&stx.Atime)
+	out.Btime.FromStatxTimestamp(&stx.Btime)
+	out.Ctime.FromStatxTimestamp(&stx.Ctime)
+	out.Mtime.FromStatxTimestamp(&stx.Mtime)
+	ttl := fs.attrTTL(n)
+	out.AttrValid, out.AttrValidNsec = uint64(ttl/time.Second), uint32(ttl%time.Second)
+	return fuse.OK
+}
+
+// SetAttr implements fuse.RawFileSystem. Like ovl_setattr: copy up, then change the copy.
+func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	size, truncate := in.GetSize()
+	if err := fs.ensureUpper(n, copyUpFor{truncate: truncate && size == 0, cancel: cancel}); err != nil {
+		return fs.status("setattr", n.name, err)
+	}
+	if err := n.use(func(r layer.Ref) error { return fs.change(r, in) }); err != nil {
+		return fs.status("setattr", n.name, err)
+	}
+	return fs.replyAttr(n, out)
+}
+
+// change applies what in asks for to an object of the upper. The owner comes before the mode, since a change of owner
+// clears bits of the mode; the times come last, since everything else changes them.
+func (fs *FS) change(r layer.Ref, in *fuse.SetAttrIn) error {
+	if size, ok := in.GetSize(); ok {
+		if err := fs.truncate(r, in, int64(size)); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		uid, _ := in.GetUID()
+		gid, _ := in.GetGID()
+		if err := r.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if mode, ok := in.GetMode(); ok {
+		if err := r.Chmod(mode); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		if err := dropPrivileges(r); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		return r.Utimens([2]unix.Timespec{
+			timeArg(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+			timeArg(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
+		})
+	}
+	return nil
+}
+
+// truncate sets the size, through the open file if the caller has one: it may be allowed to write where the name is
+// not.
+func (fs *FS) truncate(r layer.Ref, in *fuse.SetAttrIn, size int64) error {
+	if fh, ok := in.GetFh(); ok {
+		if f := fs.handles.file(fh); f != nil {
+			return f.with(func(fd int) error {
+				return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
+			})
+		}
+	}
+	return r.Truncate(size)
+}
+
+func timeArg(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&set == 0:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	default:
+		return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+	}
+}
+
+// dropPrivileges clears set-user-id and set-group-id as a write by an ordinary user does (setattr_should_drop_suidgid).
+// The system would do it for a process that has not the daemon's privileges.
+func dropPrivileges(r layer.Ref) error {
+	var st unix.Stat_t
+	if err := r.Stat(&st); err != nil {
+		return err
+	}
+	if mode := withoutPrivileges(st.Mode); mode != st.Mode {
+		return r.Chmod(mode & 0o7777)
+	}
+	return nil
+}
+
+// withoutPrivileges is mode less what a write clears. S_ISGID without group execution is no privilege: it used to mean
+// mandatory locking.
+func withoutPrivileges(mode uint32) uint32 {
+	if mode&unix.S_IFMT != unix.S_IFREG {
+		return mode
+	}
+	mode &^= unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		mode &^= unix.S_ISGID
+	}
+	return mode
+}
+
+// StatFs implements fuse.RawFileSystem: the numbers of the file system that takes the writes.
+func (fs *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fs.root.dir.top().FD(), &st); err != nil {
+		return fs.status("statfs", "", err)
+	}
+	*out = fuse.StatfsOut{
+		Blocks:  st.Blocks,
+		Bfree:   st.Bfree,
+		Bavail:  st.Bavail,
+		Files:   st.Files,
+		Ffree:   st.Ffree,
+		Bsize:   uint32(st.Bsize),
+		NameLen: uint32(st.Namelen),
+		Frsize:  uint32(st.Frsize),
+	}
+	return fuse.OK
+}

@@ -1,0 +1,287 @@
+package union
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/mount"
+)
+
+// Backend serves unions over FUSE, from the process that opened them. It implements mount.Backend.
+type Backend struct {
+	// Log takes what cannot be told to a caller: faults of the layers' file systems and of ours. nil discards it.
+	Log *log.Logger
+}
+
+var _ mount.Backend = Backend{}
+
+// Name implements mount.Backend.
+func (Backend) Name() string { return "fuse" }
+
+// Supports implements mount.Backend.
+func (Backend) Supports(_ context.Context, spec layer.Spec) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	fd, err := openDevice()
+	if err != nil {
+		return fmt.Errorf("%w (%w)", err, errors.ErrUnsupported)
+	}
+	unix.Close(fd)
+	fsfd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("%w (%w)", fsopenError(err), errors.ErrUnsupported)
+	}
+	return unix.Close(fsfd)
+}
+
+// initTimeout bounds how long the kernel may take to say the first word.
+const initTimeout = 10 * time.Second
+
+// Open implements mount.Backend.
+func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) {
+	logger := b.Log
+	if logger == nil {
+		logger = log.New(io.Discard, "", 0)
+	}
+	v := &view{mountFD: -1, done: make(chan struct{})}
+	ok := false
+	defer func() {
+		if !ok {
+			v.Close()
+		}
+	}()
+	var err error
+	if v.stack, err = layer.Open(spec); err != nil {
+		return nil, err
+	}
+	if v.stack.Work != nil {
+		if err := prepareWork(v.stack); err != nil {
+			return nil, err
+		}
+	}
+	if v.fs, err = newFS(v.stack, logger); err != nil {
+		return nil, fmt.Errorf("open the layers: %w", err)
+	}
+	fd, err := openDevice()
+	if err != nil {
+		return nil, err
+	}
+	if v.mountFD, err = detachedMount(fd, v.stack); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	v.device = serve(fd, v.fs, logger)
+	go v.watch()
+
+	timer := time.NewTimer(initTimeout)
+	defer timer.Stop()
+	select {
+	case <-v.device.ready:
+	case <-v.done:
+		return nil, fmt.Errorf("the FUSE connection ended before it began: %v", v.err)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-timer.C:
+		return nil, fmt.Errorf("the kernel did not answer on /dev/fuse within %v", initTimeout)
+	}
+	ok = true
+	return v, nil
+}
+
+func prepareWork(stack *layer.Stack) error {
+	if err := stack.Work.Prepare(); err != nil {
+		return fmt.Errorf("empty work directory %q: %w", stack.Spec.Work, err)
+	}
+	if !stack.Spec.Options.Volatile {
+		return nil
+	}
+	if err := stack.Work.MarkVolatile(); err != nil {
+		return fmt.Errorf("mark work directory %q as volatile: %w", stack.Spec.Work, err)
+	}
+	return nil
+}
+
+// detachedMount makes a FUSE file system that answers on device, mounted nowhere yet. The first request waits in the
+// device already when it returns.
+func detachedMount(device int, stack *layer.Stack) (int, error) {
+	fsfd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fsopenError(err)
+	}
+	defer unix.Close(fsfd)
+
+	opt := stack.Spec.Options
+	var root unix.Stat_t
+	top := stack.Upper
+	if top == nil {
+		top = stack.Lowers[0]
+	}
+	if err := top.Root.Self().Stat(&root); err != nil {
+		return -1, fmt.Errorf("stat %q: %w", top.Path, err)
+	}
+	settings := [][2]string{
+		{"source", orDefault(opt.FsName, "unionfsd")},
+		{"subtype", orDefault(opt.Subtype, "unionfsd")},
+		{"fd", strconv.Itoa(device)},
+		{"rootmode", strconv.FormatUint(uint64(root.Mode&unix.S_IFMT), 8)},
+		{"user_id", strconv.Itoa(os.Getuid())},
+		{"group_id", strconv.Itoa(os.Getgid())},
+		{"max_read", strconv.Itoa(maxWrite)},
+	}
+	for _, s := range settings {
+		if err := unix.FsconfigSetString(fsfd, s[0], s[1]); err != nil {
+			return -1, fmt.Errorf("FUSE mount option %s=%s: %w", s[0], s[1], err)
+		}
+	}
+	// The kernel checks the permissions of every caller on what the union shows, as overlayfs does.
+	flags := []string{"default_permissions", "allow_other"}
+	attrs := 0
+	if stack.Upper == nil || opt.ReadOnly {
+		flags = append(flags, "ro")
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	for _, f := range flags {
+		if err := unix.FsconfigSetFlag(fsfd, f); err != nil {
+			return -1, fmt.Errorf("FUSE mount option %s: %w", f, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return -1, fmt.Errorf("create the FUSE file system: %w", err)
+	}
+	for _, a := range []struct {
+		on   bool
+		attr int
+	}{{opt.NoSuid, unix.MOUNT_ATTR_NOSUID}, {opt.NoDev, unix.MOUNT_ATTR_NODEV}, {opt.NoExec, unix.MOUNT_ATTR_NOEXEC}} {
+		if a.on {
+			attrs |= a.attr
+		}
+	}
+	fd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return -1, fmt.Errorf("mount the FUSE file system: %w", err)
+	}
+	return fd, nil
+}
+
+func fsopenError(err error) error {
+	switch err {
+	case unix.EPERM:
+		return errors.New("mounting is not allowed: run as root, or in a user namespace of your own (unshare -Urm)")
+	case unix.ENODEV:
+		return errors.New("the kernel has no FUSE: load the module (modprobe fuse)")
+	case unix.ENOSYS:
+		return errors.New("the kernel has no fsopen(2): Linux 5.2 or later is needed")
+	default:
+		return fmt.Errorf("fsopen fuse: %w", err)
+	}
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+// view is a union that this process serves. It implements mount.View.
+type view struct {
+	stack   *layer.Stack
+	fs      *FS
+	device  *device
+	mountFD int
+
+	done chan struct{} // closed when the device is not served any more
+	err  error         // why; valid once done is closed
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// watch waits for the end of the union and releases the layers at once: who unmounts a union expects to be able to
+// unmount what is below it.
+func (v *view) watch() {
+	err := v.device.wait()
+	v.fs.close()
+	if err == nil && v.stack.Work != nil && v.stack.Spec.Options.Volatile {
+		err = v.stack.Work.ClearVolatile()
+	}
+	if closeErr := v.stack.Close(); err == nil {
+		err = closeErr
+	}
+	v.err = err
+	close(v.done)
+}
+
+// FD implements mount.View.
+func (v *view) FD() int { return v.mountFD }
+
+// Attach implements mount.View.
+func (v *view) Attach(target string) error {
+	err := unix.MoveMount(v.mountFD, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOENT:
+		return fmt.Errorf("mount point %q does not exist: create the directory first", target)
+	case unix.ENOTDIR:
+		return fmt.Errorf("mount point %q is not a directory: name a directory", target)
+	default:
+		return fmt.Errorf("attach to %q: %w", target, err)
+	}
+}
+
+// Served implements mount.View.
+func (v *view) Served() bool { return true }
+
+// Wait implements mount.View.
+func (v *view) Wait() error {
+	<-v.done
+	return v.err
+}
+
+// Close implements mount.View.
+func (v *view) Close() error {
+	v.closeOnce.Do(func() { v.closeErr = v.close() })
+	return v.closeErr
+}
+
+func (v *view) close() error {
+	var err error
+	if v.device != nil && !v.ended() {
+		err = abort(v.mountFD)
+	}
+	if v.mountFD >= 0 {
+		unix.Close(v.mountFD)
+	}
+	switch {
+	case v.device != nil && err == nil:
+		<-v.done
+		v.device.close()
+	case v.device == nil && v.stack != nil:
+		if v.fs != nil {
+			v.fs.close()
+		}
+		v.stack.Close()
+	}
+	return err
+}
+
+func (v *view) ended() bool {
+	select {
+	case <-v.done:
+		return true
+	default:
+		return false
+	}
+}

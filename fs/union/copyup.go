@@ -1,0 +1,153 @@
+package union
+
+import (
+	"github.com/unionfsd/unionfsd/fs/cow"
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"golang.org/x/sys/unix"
+)
+
+// copyUpFor says what a copy-up is needed for.
+type copyUpFor struct {
+	truncate bool            // the file is about to be truncated: its data need not be copied
+	cancel   <-chan struct{} // closed when the caller does not want to wait any longer
+}
+
+// ensureUpper returns once n is of the upper layer. Ancestors are copied up first, one at a time and from the top, so
+// that a crash leaves a shorter path and never a hole (ovl_copy_up_flags). EROFS in a union that cannot be written.
+//
+// Preconditions: no lock below file.mu is held.
+func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	for !n.upper.Load() {
+		next := fs.topmostLower(n)
+		reason := why
+		if next != n {
+			reason.truncate = false
+		}
+		if err := fs.copyUp(next, reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// topmostLower returns the node that has to be copied up next for n to be. A node without a name needs no ancestors.
+func (fs *FS) topmostLower(n *node) *node {
+	fs.renameMu.RLock()
+	defer fs.renameMu.RUnlock()
+	if n.isDead() {
+		return n
+	}
+	for n.parent != nil && !n.parent.upper.Load() {
+		n = n.parent
+	}
+	return n
+}
+
+// copyUp makes n a node of the upper layer, whose parent is one already. Nothing but n waits for it.
+func (fs *FS) copyUp(n *node, why copyUpFor) error {
+	n.copyMu.Lock()
+	defer n.copyMu.Unlock()
+	if n.upper.Load() { // somebody else was faster
+		return nil
+	}
+	src := cow.Source{Layer: n.from}
+	err := n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
+		src.Ref = r
+		return r.Stat(&src.Stat)
+	})
+	if err != nil {
+		return err
+	}
+	opt := cow.Options{NoData: why.truncate, Origin: n.isDir() || src.Stat.Nlink == 1, Cancel: why.cancel}
+	staged, err := fs.copier.Build(src, opt)
+	if err != nil {
+		return err
+	}
+	defer staged.Discard()
+	return fs.publishCopy(n, staged, opt.Origin, src.Stat.Nlink > 1)
+}
+
+// publishCopy puts a finished copy in the place of n. A copy of what has lost its name meanwhile stays without one.
+//
+// Precondition: n.copyMu is held.
+func (fs *FS) publishCopy(n *node, staged *layer.Staged, origin, brokenLink bool) error {
+	var st unix.Stat_t
+	if err := staged.Ref().Stat(&st); err != nil {
+		return err
+	}
+	pin, err := staged.Ref().OpenPath()
+	if err != nil {
+		return err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			unix.Close(pin)
+		}
+	}()
+
+	fs.renameMu.RLock()
+	defer fs.renameMu.RUnlock()
+	n.parent.entriesMu.Lock()
+	defer n.parent.entriesMu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	if n.dead {
+		keep = true
+		n.pin = pin
+		n.upper.Store(true)
+		return nil
+	}
+	if err := fs.publishIn(n.parent, n.name, staged, origin); err != nil {
+		return err
+	}
+	fs.nodes.rekey(n, keyOf(&st))
+	if n.isDir() {
+		keep = true
+		n.dir.upper.Store(layer.NewDir(pin, fs.stack.Upper))
+	}
+	if brokenLink { // the copy is not the file that the other names stand for, and must not look like it
+		n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
+	}
+	n.origin = origin
+	n.upper.Store(true)
+	return nil
+}
+
+// publishIn links a copy into the upper directory of parent, whose times a copy-up does not change.
+//
+// Precondition: parent.entriesMu is held.
+func (fs *FS) publishIn(parent *node, name string, staged *layer.Staged, origin bool) error {
+	dir := parent.dir.upper.Load()
+	if origin {
+		if err := fs.markImpure(parent); err != nil {
+			return err
+		}
+	}
+	var before unix.Stat_t
+	if err := dir.Self().Stat(&before); err != nil {
+		return err
+	}
+	if err := staged.Publish(dir, name, layer.Add); err != nil {
+		return err
+	}
+	_ = dir.Self().Utimens([2]unix.Timespec{before.Atim, before.Mtim}) // best effort, as in ovl_copy_up_one
+	return nil
+}
+
+// markImpure notes on the upper directory of n that its entries may have an origin, so that whoever reads it asks for
+// their inode numbers (ovl_set_impure).
+func (fs *FS) markImpure(n *node) error {
+	if n.dir.impure.Load() {
+		return nil
+	}
+	if err := n.dir.upper.Load().Self().Setxattr(fs.stack.Xattr.Impure, []byte("y"), 0); err != nil {
+		return err
+	}
+	n.dir.impure.Store(true)
+	return nil
+}

@@ -1,0 +1,243 @@
+package union
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/whiteout"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// creation is a request for a new object.
+type creation struct {
+	parent *node
+	name   string
+	caller *fuse.InHeader
+	umask  uint32
+	dir    bool
+	cancel <-chan struct{}
+
+	// make makes the object as an entry of a directory, with the ids and the umask of the caller in force. That
+	// directory has the group, the set-group-id bit and the default ACL of the parent, so what is born in it
+	// inherits what it should.
+	make func(dir *layer.Dir, name string) error
+}
+
+// Mknod implements fuse.RawFileSystem.
+func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	if in.Mode&unix.S_IFMT == unix.S_IFCHR && in.Rdev == 0 { // would be a whiteout (ovl_mknod)
+		return fuse.EPERM
+	}
+	return fs.create(creation{
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, cancel: cancel,
+		make: func(dir *layer.Dir, name string) error { return dir.Mknod(name, in.Mode, uint64(in.Rdev)) },
+	}, out)
+}
+
+// Mkdir implements fuse.RawFileSystem.
+func (fs *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return fs.create(creation{
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, dir: true, cancel: cancel,
+		make: func(dir *layer.Dir, name string) error { return dir.Mkdir(name, in.Mode) },
+	}, out)
+}
+
+// Symlink implements fuse.RawFileSystem.
+func (fs *FS) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	return fs.create(creation{
+		parent: fs.node(header.NodeId), name: name, caller: header, cancel: cancel,
+		make: func(dir *layer.Dir, name string) error { return dir.Symlink(target, name) },
+	}, out)
+}
+
+// Create implements fuse.RawFileSystem.
+func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	fd := -1
+	status := fs.create(creation{
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, cancel: cancel,
+		make: func(dir *layer.Dir, name string) (err error) {
+			fd, err = dir.Create(name, backingFlags(in.Flags), in.Mode)
+			return err
+		},
+	}, &out.EntryOut)
+	if !status.Ok() {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return status
+	}
+	fs.replyOpen(fs.handles.addFile(fs.node(out.NodeId), fd, true, int(in.Flags)), &out.OpenOut)
+	return fuse.OK
+}
+
+// Tmpfile implements fuse.RawFileSystem: a file that has no name, and may get one by Link.
+func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	parent := fs.node(in.NodeId)
+	if parent == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	if err := fs.ensureUpper(parent, copyUpFor{cancel: cancel}); err != nil {
+		return fs.status("tmpfile", parent.name, err)
+	}
+	fs.renameMu.RLock()
+	defer fs.renameMu.RUnlock()
+	var fd int
+	err := sys.As(in.Uid, in.Gid, in.Umask, func() (err error) {
+		fd, err = parent.dir.upper.Load().CreateUnnamed(backingFlags(in.Flags), in.Mode)
+		return err
+	})
+	if err != nil {
+		return fs.status("tmpfile", parent.name, err)
+	}
+	n, st, err := fs.unnamedNode(parent, fd)
+	if err != nil {
+		unix.Close(fd)
+		return fs.status("tmpfile", parent.name, err)
+	}
+	fs.fillEntry(n, &st, &out.EntryOut)
+	fs.replyOpen(fs.handles.addFile(n, fd, true, int(in.Flags)), &out.OpenOut)
+	return fuse.OK
+}
+
+func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := layer.RefFD(fd).Stat(&st); err != nil {
+		return nil, st, err
+	}
+	pin, err := layer.RefFD(fd).OpenPath()
+	if err != nil {
+		return nil, st, err
+	}
+	n := &node{kind: unix.S_IFREG, parent: parent, pin: pin, dead: true, from: fs.stack.Upper}
+	n.upper.Store(true)
+	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
+	return fs.nodes.add(n, keyOf(&st)), st, nil
+}
+
+func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
+	if c.parent == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	n, st, err := fs.createNode(c)
+	if err != nil {
+		return fs.status("create", c.name, err)
+	}
+	fs.fillEntry(n, &st, out)
+	return fuse.OK
+}
+
+// createNode makes an object in the upper layer and returns its node. Like ovl_create_or_link.
+func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := fs.ensureUpper(c.parent, copyUpFor{cancel: c.cancel}); err != nil {
+		return nil, st, err
+	}
+	fs.renameMu.RLock()
+	defer fs.renameMu.RUnlock()
+	c.parent.entriesMu.Lock()
+	defer c.parent.entriesMu.Unlock()
+	if c.parent.isDead() {
+		return nil, st, unix.ENOENT
+	}
+	e, err := fs.resolve(c.parent, c.name)
+	if err != nil {
+		return nil, st, err
+	}
+	switch {
+	case e.exists():
+		return nil, st, unix.EEXIST
+	case e.where == hidden:
+		err = fs.createOverWhiteout(c)
+	default:
+		err = fs.createPlain(c)
+	}
+	if err != nil {
+		return nil, st, err
+	}
+	return fs.lookupLocked(c.parent, c.name)
+}
+
+// createPlain makes the object where the upper directory has nothing of the name.
+func (fs *FS) createPlain(c creation) error {
+	dir := c.parent.dir.upper.Load()
+	err := sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
+	if err != nil || !c.dir || len(c.parent.dir.lowers) == 0 {
+		return err
+	}
+	// No lower layer has the name now, but one may get it; and the mark spares the lookups below
+	// (ovl_create_upper).
+	return whiteout.SetOpaque(dir.At(c.name), fs.stack.Xattr)
+}
+
+// createOverWhiteout makes the object aside and puts it in the place of the whiteout in one step. Like
+// ovl_create_over_whiteout, but what the object inherits from its parent it gets from a stand-in, by the rules of the
+// file system itself.
+func (fs *FS) createOverWhiteout(c creation) error {
+	work := fs.stack.Work
+	standIn, name, err := fs.makeStandIn(c.parent.dir.upper.Load())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		standIn.Close()
+		_ = work.Dir().RemoveAll(name)
+	}()
+	const child = "new"
+	err = sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(standIn, child) })
+	if err != nil {
+		return err
+	}
+	how := layer.Replace
+	if c.dir {
+		how = layer.Exchange // a directory cannot replace a whiteout by a plain rename
+		if err := whiteout.SetOpaque(standIn.At(child), fs.stack.Xattr); err != nil {
+			return err
+		}
+	}
+	temp := work.TempName()
+	if err := standIn.Rename(child, work.Dir(), temp, 0); err != nil {
+		return err
+	}
+	staged := work.StageNamed(temp)
+	defer staged.Discard()
+	return staged.Publish(c.parent.dir.upper.Load(), c.name, how)
+}
+
+// makeStandIn makes a directory in the staging directory from which new entries inherit what they would from dir: the
+// group and the set-group-id bit, and the default ACL.
+func (fs *FS) makeStandIn(dir *layer.Dir) (standIn *layer.Dir, name string, err error) {
+	staging := fs.stack.Work.Dir()
+	var st unix.Stat_t
+	if err := dir.Self().Stat(&st); err != nil {
+		return nil, "", err
+	}
+	name = fs.stack.Work.TempName()
+	if err := staging.Mkdir(name, 0o700); err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			_ = staging.RemoveAll(name)
+		}
+	}()
+	made := staging.At(name)
+	if st.Mode&unix.S_ISGID != 0 {
+		if err := made.Chown(^uint32(0), st.Gid); err != nil {
+			return nil, "", err
+		}
+		if err := made.Chmod(0o700 | unix.S_ISGID); err != nil {
+			return nil, "", err
+		}
+	}
+	const defaultACL = "system.posix_acl_default"
+	acl, err := dir.Self().Getxattr(defaultACL)
+	if err == nil {
+		err = made.Setxattr(defaultACL, acl, 0)
+	}
+	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		return nil, "", err
+	}
+	standIn, err = staging.OpenDir(name)
+	return standIn, name, err
+}

@@ -1,0 +1,206 @@
+package union
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// file is an open regular file. It follows its node from the lower to the upper layer.
+type file struct {
+	node    *node
+	accmode int // O_RDONLY, O_WRONLY or O_RDWR
+
+	mu    sync.RWMutex // see the package comment
+	fd    int          // guarded by mu
+	upper atomic.Bool  // whether fd is of the upper file; set under mu, never cleared
+}
+
+// backingFlags are the flags, of those that a user opened the file with, that matter to the file of the layer. The
+// kernel's FUSE client does the appending, and reads and writes for O_DIRECT through the daemon's buffers.
+func backingFlags(flags uint32) int {
+	return int(flags) & (unix.O_ACCMODE | unix.O_TRUNC)
+}
+
+// Open implements fuse.RawFileSystem. To open for writing is to copy up (ovl_open_maybe_copy_up).
+func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	flags := backingFlags(in.Flags)
+	if flags != unix.O_RDONLY {
+		if err := fs.ensureUpper(n, copyUpFor{truncate: flags&unix.O_TRUNC != 0, cancel: cancel}); err != nil {
+			return fs.status("open", n.name, err)
+		}
+	}
+	fd, upper, err := openNode(n, flags)
+	if err != nil {
+		return fs.status("open", n.name, err)
+	}
+	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		if err := dropPrivileges(layer.RefFD(fd)); err != nil {
+			unix.Close(fd)
+			return fs.status("open", n.name, err)
+		}
+	}
+	fs.replyOpen(fs.handles.addFile(n, fd, upper, flags), out)
+	return fuse.OK
+}
+
+func (fs *FS) replyOpen(fh uint64, out *fuse.OpenOut) {
+	out.Fh = fh
+	out.OpenFlags = fuse.FOPEN_NOFLUSH // a layer is a local file system: close reports nothing
+}
+
+// openNode opens the object of a node, and tells which layer it was of.
+func openNode(n *node, flags int) (fd int, upper bool, err error) {
+	err = n.use(func(r layer.Ref) (err error) {
+		upper = n.upper.Load()
+		fd, err = r.Open(flags | unix.O_NONBLOCK) // a FIFO or device that took the place of the file must not hang us
+		return err
+	})
+	return fd, upper, err
+}
+
+// with calls f with a descriptor of what the node is now.
+func (f *file) with(do func(fd int) error) error {
+	if !f.upper.Load() && f.node.upper.Load() {
+		if err := f.follow(); err != nil {
+			return err
+		}
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return do(f.fd)
+}
+
+// follow opens the upper file after the node was copied up.
+func (f *file) follow() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.upper.Load() {
+		return nil
+	}
+	fd, upper, err := openNode(f.node, f.accmode)
+	if err != nil {
+		return err
+	}
+	unix.Close(f.fd)
+	f.fd = fd
+	f.upper.Store(upper)
+	return nil
+}
+
+// Release implements fuse.RawFileSystem.
+func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { fs.handles.removeFile(in.Fh) }
+
+// Read implements fuse.RawFileSystem.
+func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	f := fs.handles.file(in.Fh)
+	if f == nil {
+		return nil, fuse.EBADF
+	}
+	n := 0
+	err := f.with(func(fd int) error {
+		for n < len(buf) { // a short answer would mean the end of the file
+			got, err := unix.Pread(fd, buf[n:], int64(in.Offset)+int64(n))
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || got == 0 {
+				return err
+			}
+			n += got
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fs.status("read", f.node.name, err)
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// Write implements fuse.RawFileSystem.
+func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	f := fs.handles.file(in.Fh)
+	if f == nil {
+		return 0, fuse.EBADF
+	}
+	err := f.with(func(fd int) error {
+		if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+			if err := dropPrivileges(layer.RefFD(fd)); err != nil {
+				return err
+			}
+		}
+		return sys.PwriteAll(fd, data, int64(in.Offset))
+	})
+	if err != nil {
+		return 0, fs.status("write", f.node.name, err)
+	}
+	return uint32(len(data)), fuse.OK
+}
+
+// Fsync implements fuse.RawFileSystem.
+func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	f := fs.handles.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	if fs.stack.Spec.Options.Volatile || !f.node.upper.Load() {
+		return fuse.OK
+	}
+	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
+	return fs.status("fsync", f.node.name, f.with(func(fd int) error {
+		if in.FsyncFlags&dataOnly != 0 {
+			return sys.Retry(func() error { return unix.Fdatasync(fd) })
+		}
+		return sys.Retry(func() error { return unix.Fsync(fd) })
+	}))
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	f := fs.handles.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	return fs.status("fallocate", f.node.name, f.with(func(fd int) error {
+		return sys.Retry(func() error { return unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length)) })
+	}))
+}
+
+// Lseek implements fuse.RawFileSystem. The kernel asks only for SEEK_DATA and SEEK_HOLE.
+func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	f := fs.handles.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	return fs.status("lseek", f.node.name, f.with(func(fd int) error {
+		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
+		out.Offset = uint64(off)
+		return err
+	}))
+}
+
+// CopyFileRange implements fuse.RawFileSystem.
+func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	from, to := fs.handles.file(in.FhIn), fs.handles.file(in.FhOut)
+	if from == nil || to == nil {
+		return 0, fuse.EBADF
+	}
+	var copied int
+	err := to.with(func(out int) error {
+		return from.with(func(src int) (err error) {
+			offIn, offOut := int64(in.OffIn), int64(in.OffOut)
+			copied, err = unix.CopyFileRange(src, &offIn, out, &offOut, int(min(in.Len, maxWrite)), int(in.Flags))
+			return err
+		})
+	})
+	return uint32(copied), fs.status("copy_file_range", to.node.name, err)
+}

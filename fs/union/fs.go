@@ -1,0 +1,171 @@
+package union
+
+import (
+	"context"
+	"errors"
+	"log"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/cow"
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/whiteout"
+)
+
+// FS is one mounted union. It answers the requests of the kernel's FUSE client; every method that fuse.RawFileSystem
+// names may be called from many threads at once.
+type FS struct {
+	fuse.RawFileSystem // answers ENOSYS to what a union has no use for
+
+	stack     *layer.Stack
+	copier    *cow.Copier
+	origins   *cow.Origins
+	whiteouts *whiteout.Maker
+	log       *log.Logger
+
+	oneFileSystem bool // all layers are on one: inode numbers are unique as they are
+
+	root     *node
+	nodes    *table
+	handles  *handles
+	renameMu sync.RWMutex // see the package comment
+}
+
+const rootID = fuse.FUSE_ROOT_ID
+
+// newFS serves the stack, which stays the caller's. The staging directory is prepared.
+func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
+	fs := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		stack:         stack,
+		origins:       cow.OpenOrigins(stack),
+		log:           logger,
+		oneFileSystem: stack.FileSystems() == 1,
+		nodes:         newTable(),
+		handles:       newHandles(),
+	}
+	if stack.Work != nil {
+		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}
+		fs.whiteouts = whiteout.NewMaker(stack.Work)
+	}
+	if err := fs.openRoot(); err != nil {
+		fs.origins.Close()
+		return nil, err
+	}
+	return fs, nil
+}
+
+// openRoot makes the root node of the roots of the layers.
+func (fs *FS) openRoot() error {
+	d := &directory{}
+	var tops []*layer.Dir
+	if fs.stack.Upper != nil {
+		d.upper.Store(fs.stack.Upper.Root)
+		d.impure.Store(fs.hasMark(fs.stack.Upper.Root, fs.stack.Xattr.Impure))
+		tops = append(tops, fs.stack.Upper.Root)
+	}
+	for _, l := range fs.stack.Lowers {
+		d.lowers = append(d.lowers, l.Root)
+		tops = append(tops, l.Root)
+	}
+	for i, dir := range tops {
+		opacity, err := whiteout.OpacityOf(dir.Self(), fs.stack.Xattr)
+		if err != nil {
+			return err
+		}
+		dir.Marked = opacity == whiteout.Marked
+		if opacity == whiteout.Opaque { // of a root it hides the layers below as of any other directory
+			d.lowers = d.lowers[:len(d.lowers)-(len(tops)-1-i)]
+			break
+		}
+	}
+	var st unix.Stat_t
+	if err := tops[0].Self().Stat(&st); err != nil {
+		return err
+	}
+	root := &node{id: rootID, kind: unix.S_IFDIR, pin: -1, dir: d, lookups: 1, keyed: true, key: keyOf(&st)}
+	root.upper.Store(fs.stack.Upper != nil)
+	root.from = tops[0].Layer()
+	root.ino.Store(fs.inodeNumber(nil, root, tops[0].Self(), &st))
+	fs.nodes.byID[rootID] = root
+	fs.nodes.byKey[root.key] = root
+	fs.root = root
+	return nil
+}
+
+// close releases everything but the stack. The kernel has let go of the file system.
+func (fs *FS) close() {
+	fs.handles.closeEverything()
+	fs.nodes.closeEverything(fs.root)
+	fs.origins.Close()
+}
+
+// String implements fuse.RawFileSystem.
+func (fs *FS) String() string { return "unionfsd" }
+
+func (fs *FS) node(id uint64) *node { return fs.nodes.get(id) }
+
+// Forget implements fuse.RawFileSystem.
+func (fs *FS) Forget(id, lookups uint64) { fs.nodes.forget(id, lookups) }
+
+// writable returns EROFS in a union that nothing may be written to.
+func (fs *FS) writable() error {
+	if fs.stack.Upper == nil || fs.stack.Spec.Options.ReadOnly {
+		return unix.EROFS
+	}
+	return nil
+}
+
+// How long the kernel may remember what it was told, without asking again. What is of the upper layer changes only
+// through us, so the kernel knows of every change. Lower layers may be edited under a mounted union; 50 ms for the
+// name and 50 ms for the attributes keep what is shown less than 100 ms behind.
+const (
+	ownTTL    = time.Hour
+	sharedTTL = 50 * time.Millisecond
+)
+
+func (fs *FS) attrTTL(n *node) time.Duration {
+	if n.upper.Load() {
+		return ownTTL
+	}
+	return sharedTTL
+}
+
+func (fs *FS) negativeTTL(parent *node) time.Duration {
+	if len(parent.dir.lowers) == 0 {
+		return ownTTL
+	}
+	return sharedTTL
+}
+
+// fillEntry answers a request that looks up or makes a name.
+func (fs *FS) fillEntry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
+	out.NodeId = n.id
+	ttl := fs.attrTTL(n)
+	out.SetEntryTimeout(ttl)
+	out.SetAttrTimeout(ttl)
+	fs.fillAttr(n, st, &out.Attr)
+}
+
+// status is the one place where errors become what the kernel is told. An error that carries no errno is a fault of
+// ours: it is EIO for the user, and logged.
+func (fs *FS) status(op, name string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	var errno unix.Errno
+	switch {
+	case errors.As(err, &errno):
+		if errno == unix.ENOSYS { // would tell the kernel never to ask again
+			return fuse.Status(unix.EOPNOTSUPP)
+		}
+		return fuse.Status(errno)
+	case errors.Is(err, context.Canceled):
+		return fuse.EINTR
+	}
+	fs.log.Printf("%s %q: %v", op, name, err)
+	return fuse.EIO
+}

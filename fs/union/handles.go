@@ -1,0 +1,79 @@
+package union
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// handles are the open files and directories, under the numbers that the kernel knows them by.
+type handles struct {
+	mu    sync.RWMutex
+	next  uint64
+	files map[uint64]*file
+	dirs  map[uint64]*dirHandle
+}
+
+func newHandles() *handles {
+	return &handles{next: 1, files: map[uint64]*file{}, dirs: map[uint64]*dirHandle{}}
+}
+
+// addFile takes over fd, an open file of n.
+func (h *handles) addFile(n *node, fd int, upper bool, flags int) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fh := h.next
+	h.next++
+	f := &file{node: n, fd: fd, accmode: flags & unix.O_ACCMODE}
+	f.upper.Store(upper)
+	h.files[fh] = f
+	return fh
+}
+
+func (h *handles) file(fh uint64) *file {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.files[fh]
+}
+
+func (h *handles) removeFile(fh uint64) {
+	h.mu.Lock()
+	f := h.files[fh]
+	delete(h.files, fh)
+	h.mu.Unlock()
+	if f != nil {
+		unix.Close(f.fd)
+	}
+}
+
+func (h *handles) addDir(d *dirHandle) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fh := h.next
+	h.next++
+	h.dirs[fh] = d
+	return fh
+}
+
+func (h *handles) dir(fh uint64) *dirHandle {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.dirs[fh]
+}
+
+func (h *handles) removeDir(fh uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.dirs, fh)
+}
+
+// closeEverything closes what the kernel did not release, as after an abort.
+func (h *handles) closeEverything() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.files {
+		unix.Close(f.fd)
+	}
+	clear(h.files)
+	clear(h.dirs)
+}

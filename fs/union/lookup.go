@@ -1,0 +1,389 @@
+package union
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/whiteout"
+)
+
+// where says what the layers have of a name.
+type where uint8
+
+const (
+	// absent: no layer has it. To create it, create it in the upper directory.
+	absent where = iota
+
+	// hidden: the upper directory has a whiteout. To create the name, replace the whiteout, and make a directory
+	// opaque.
+	hidden
+
+	// hiddenBelow: a lower layer has a whiteout and none above it has the name. As absent.
+	hiddenBelow
+
+	// inUpper: the topmost object is in the upper directory. To remove it, look below first.
+	inUpper
+
+	// inLower: the topmost object is in a lower directory. To change it, copy it up; to remove it, cover it.
+	inLower
+)
+
+// entry is the verdict on one name of a directory.
+type entry struct {
+	where where
+	st    unix.Stat_t // of the topmost object, if there is one
+	dir   *layer.Dir  // the layer directory that has it
+	below int         // index of the first lower directory of the parent that is below dir
+}
+
+func (e *entry) exists() bool {
+	switch e.where {
+	case absent, hidden, hiddenBelow:
+		return false
+	default:
+		return true
+	}
+}
+
+func (e *entry) isDir() bool { return e.st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// Lookup implements fuse.RawFileSystem.
+func (fs *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	parent := fs.node(header.NodeId)
+	if parent == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	fs.renameMu.RLock()
+	defer fs.renameMu.RUnlock()
+	parent.entriesMu.RLock()
+	defer parent.entriesMu.RUnlock()
+
+	n, st, err := fs.lookupLocked(parent, name)
+	if err == unix.ENOENT {
+		out.SetEntryTimeout(fs.negativeTTL(parent)) // node id 0: a negative entry that may be remembered
+		return fuse.OK
+	}
+	if err != nil {
+		return fs.status("lookup", name, err)
+	}
+	fs.fillEntry(n, &st, out)
+	return fuse.OK
+}
+
+// lookupLocked returns the node of a name, with one lookup of the kernel counted, and the attributes of its topmost
+// object. ENOENT if no layer has it.
+//
+// Preconditions: FS.renameMu and parent.entriesMu are held.
+func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error) {
+	e, err := fs.resolve(parent, name)
+	if err != nil {
+		return nil, e.st, err
+	}
+	if !e.exists() {
+		return nil, e.st, unix.ENOENT
+	}
+	n, err := fs.nodeOf(parent, name, &e)
+	return n, e.st, err
+}
+
+// nodeOf returns the node of an entry that exists, with one lookup of the kernel counted. Like ovl_get_inode.
+//
+// Preconditions: FS.renameMu and parent.entriesMu are held; e is fs.resolve(parent, name).
+func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
+	k := entryKey(parent, name, e)
+	if n := fs.nodes.find(k, true); n != nil {
+		if n.kind == e.st.Mode&unix.S_IFMT {
+			return n, nil
+		}
+		fs.nodes.forget(n.id, 1) // the inode number was given to something else under our feet
+		return nil, unix.ESTALE
+	}
+	n := &node{kind: e.st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: e.dir.Layer()}
+	n.upper.Store(e.where == inUpper)
+	ref := e.dir.At(name)
+	switch {
+	case e.isDir():
+		dir, err := fs.openDirectory(parent, name, e)
+		if err != nil {
+			return nil, err
+		}
+		n.dir = dir
+	case e.where == inLower:
+		n.lower = ref
+	default:
+		if err := fs.refuseMetacopy(ref, &e.st); err != nil {
+			return nil, err
+		}
+	}
+	n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
+	return fs.nodes.add(n, k), nil
+}
+
+// entryKey is the key of the node that an entry belongs to.
+func entryKey(parent *node, name string, e *entry) key {
+	k := keyOf(&e.st)
+	if e.where == inLower && !e.isDir() && e.st.Nlink > 1 {
+		k.parent, k.name = parent.id, name
+	}
+	return k
+}
+
+// peek returns the node of an entry if there is one, without counting a lookup.
+func (fs *FS) peek(parent *node, name string, e *entry) *node {
+	return fs.nodes.find(entryKey(parent, name, e), false)
+}
+
+// resolve finds out what the layers have of a name, from the top down. Like ovl_lookup, up to the topmost object.
+//
+// Precondition: parent.entriesMu is held.
+func (fs *FS) resolve(parent *node, name string) (entry, error) {
+	var e entry
+	if upper := parent.dir.upper.Load(); upper != nil {
+		found, white, err := fs.probe(upper, name, &e.st)
+		if err != nil {
+			return e, err
+		}
+		if white {
+			e.where = hidden
+			return e, nil
+		}
+		if found {
+			e.where, e.dir = inUpper, upper
+			return e, nil
+		}
+	}
+	for i, lower := range parent.dir.lowers {
+		found, white, err := fs.probe(lower, name, &e.st)
+		if err != nil {
+			return e, err
+		}
+		if white {
+			e.where = hiddenBelow
+			return e, nil
+		}
+		if found {
+			e.where, e.dir, e.below = inLower, lower, i+1
+			return e, nil
+		}
+	}
+	return e, nil
+}
+
+// lowerHas reports whether a lower layer has something of the name that would show if the upper had nothing. Like
+// ovl_lower_positive.
+func (fs *FS) lowerHas(parent *node, name string) (bool, error) {
+	var st unix.Stat_t
+	for _, lower := range parent.dir.lowers {
+		found, white, err := fs.probe(lower, name, &st)
+		if found || white || err != nil {
+			return found && !white, err
+		}
+	}
+	return false, nil
+}
+
+// probe asks one layer directory for a name.
+func (fs *FS) probe(dir *layer.Dir, name string, st *unix.Stat_t) (found, white bool, err error) {
+	switch err := dir.Stat(name, st); err {
+	case nil:
+	case unix.ENOENT, unix.ESTALE:
+		return false, false, nil
+	default:
+		return false, false, err
+	}
+	if whiteout.Is(st) {
+		return false, true, nil
+	}
+	if dir.Marked {
+		white, err := whiteout.IsMarked(dir.At(name), st, fs.stack.Xattr)
+		return !white, white, err
+	}
+	return true, false, nil
+}
+
+// openDirectory opens every layer directory that is merged into the directory name of parent.
+func (fs *FS) openDirectory(parent *node, name string, e *entry) (*directory, error) {
+	d := &directory{}
+	m := merger{fs: fs, parent: parent.dir, next: e.below, name: name}
+	top, err := e.dir.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	if e.where == inUpper {
+		d.upper.Store(top)
+		d.impure.Store(fs.hasMark(top, fs.stack.Xattr.Impure))
+	} else {
+		d.lowers = append(d.lowers, top)
+	}
+	lowers, err := m.collect(top)
+	d.lowers = append(d.lowers, lowers...)
+	if err != nil {
+		closeDirectory(d)
+		return nil, err
+	}
+	return d, nil
+}
+
+func closeDirectory(d *directory) {
+	(&node{dir: d, pin: -1}).close()
+}
+
+// merger walks down the lower layers and finds the directories that are merged below one that was found already.
+type merger struct {
+	fs     *FS
+	parent *directory
+	next   int    // index into parent.lowers, or into the stack's lower layers once a redirect was absolute
+	name   string // the name to look for there; a path from the root of the layer once a redirect was absolute
+	rooted bool
+}
+
+// collect opens every lower directory that shows through top. On an error it returns those it has opened too.
+func (m *merger) collect(top *layer.Dir) (lowers []*layer.Dir, err error) {
+	for dir := top; ; {
+		shows, err := m.below(dir)
+		if err != nil || !shows {
+			return lowers, err
+		}
+		if dir, err = m.open(); err != nil || dir == nil {
+			return lowers, err
+		}
+		lowers = append(lowers, dir)
+	}
+}
+
+// below takes the marks of the directory that was found last, and reports whether what is below shows through it.
+func (m *merger) below(dir *layer.Dir) (bool, error) {
+	if m.next >= m.layers() {
+		return false, nil
+	}
+	opacity, err := whiteout.OpacityOf(dir.Self(), m.fs.stack.Xattr)
+	if err != nil {
+		return false, err
+	}
+	dir.Marked = opacity == whiteout.Marked
+	if opacity == whiteout.Opaque {
+		return false, nil
+	}
+	return m.redirect(dir)
+}
+
+func (m *merger) layers() int {
+	if m.rooted {
+		return len(m.fs.stack.Lowers)
+	}
+	return len(m.parent.lowers)
+}
+
+// redirect follows overlay.redirect: the directory was renamed, and its lower parts are still under the old name, in
+// the same directory or, if it begins with a slash, anywhere (ovl_check_redirect).
+func (m *merger) redirect(dir *layer.Dir) (bool, error) {
+	value, err := dir.Self().Getxattr(m.fs.stack.Xattr.Redirect)
+	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	target := string(value)
+	if path, absolute := strings.CutPrefix(target, "/"); absolute {
+		for _, part := range strings.Split(path, "/") {
+			if part == "" || part == "." || part == ".." {
+				return false, unix.EIO
+			}
+		}
+		m.next, m.rooted, m.name = m.fs.layerBelow(dir.Layer()), true, path
+		return m.next < m.layers(), nil
+	}
+	if target == "" || strings.Contains(target, "/") || target == "." || target == ".." {
+		return false, unix.EIO
+	}
+	if m.rooted {
+		target = m.name[:strings.LastIndex(m.name, "/")+1] + target
+	}
+	m.name = target
+	return true, nil
+}
+
+// layerBelow is the index of the first of the stack's lower layers that is below l.
+func (fs *FS) layerBelow(l *layer.Layer) int {
+	for i, lower := range fs.stack.Lowers {
+		if lower == l {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// open opens the next merged directory, or returns nil if there is none: no layer has it, or something that is not a
+// directory is in the way.
+func (m *merger) open() (*layer.Dir, error) {
+	for m.next < m.layers() {
+		i := m.next
+		m.next++
+		dir, stop, err := m.openIn(i)
+		if dir != nil || stop || err != nil {
+			return dir, err
+		}
+	}
+	return nil, nil
+}
+
+func (m *merger) openIn(i int) (dir *layer.Dir, stop bool, err error) {
+	if !m.rooted {
+		return m.step(m.parent.lowers[i], m.name)
+	}
+	at := m.fs.stack.Lowers[i].Root
+	for _, part := range strings.Split(m.name, "/") {
+		dir, stop, err := m.step(at, part)
+		if at != m.fs.stack.Lowers[i].Root {
+			at.Close()
+		}
+		if dir == nil {
+			return nil, stop, err
+		}
+		at = dir
+	}
+	return at, false, nil
+}
+
+// step opens one directory. It returns nil without stop where the layer has nothing of the name.
+func (m *merger) step(in *layer.Dir, name string) (dir *layer.Dir, stop bool, err error) {
+	var st unix.Stat_t
+	found, white, err := m.fs.probe(in, name, &st)
+	if !found || err != nil {
+		return nil, white, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil, true, nil
+	}
+	dir, err = in.OpenDir(name)
+	return dir, false, err
+}
+
+// hasMark reports whether a directory has a mark of the value "y".
+func (fs *FS) hasMark(dir *layer.Dir, attr string) bool {
+	var buf [1]byte
+	n, err := dir.Self().GetxattrInto(attr, buf[:])
+	return err == nil && n == 1 && buf[0] == 'y'
+}
+
+// refuseMetacopy refuses a file of the upper whose data is in a lower layer: the kernel made it with metacopy=on, and
+// what the upper has in the place of the data is a hole.
+func (fs *FS) refuseMetacopy(ref layer.Ref, st *unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= st.Blocks*512 {
+		return nil // it has its data
+	}
+	_, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, nil)
+	switch err {
+	case unix.ENODATA, unix.EOPNOTSUPP:
+		return nil
+	case nil:
+		fs.log.Printf("a file was copied up by the kernel with metacopy=on and has its data in a lower layer: mount it with the kernel backend and metacopy=on")
+		return unix.EPERM
+	default:
+		return err
+	}
+}

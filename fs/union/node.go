@@ -1,0 +1,276 @@
+package union
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+)
+
+// node is one file, directory or other object of the union.
+type node struct {
+	id   uint64 // the FUSE node id; never used again after the node is gone
+	kind uint32 // S_IFDIR, S_IFREG, ...; never changes
+
+	lookups  uint64 // references of the kernel; guarded by table.mu
+	children int    // nodes whose parent this is; guarded by table.mu
+	key      key    // under which the table finds the node; guarded by table.mu
+	keyed    bool   // whether it is in the table under key; guarded by table.mu
+
+	copyMu    sync.Mutex   // see the package comment
+	entriesMu sync.RWMutex // of a directory
+
+	ino   atomic.Uint64 // what st_ino shows
+	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
+
+	mu     sync.RWMutex
+	parent *node     // nil for the root; it is kept while it has children
+	name   string    // the name in parent by which the node is reached
+	lower  layer.Ref // where a node of a lower layer is found; not for directories
+	from   *layer.Layer
+	pin    int  // O_PATH descriptor by which the node is reached instead, once it has lost its name; or -1
+	dead   bool // it has no name in the union any more
+	origin bool // it may be a copy of a lower object
+
+	dir *directory // of a directory, else nil
+}
+
+// directory is what a directory node holds.
+type directory struct {
+	upper  atomic.Pointer[layer.Dir] // nil until copied up
+	lowers []*layer.Dir              // the topmost first; does not change
+	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
+}
+
+// merged reports whether lower directories show through an upper one.
+func (d *directory) merged() bool { return d.upper.Load() != nil && len(d.lowers) > 0 }
+
+// top is the directory that attributes are taken from.
+func (d *directory) top() *layer.Dir {
+	if u := d.upper.Load(); u != nil {
+		return u
+	}
+	return d.lowers[0]
+}
+
+func (n *node) isDir() bool { return n.dir != nil }
+
+// use calls f with the object that the node stands for. The object does not move away while f runs, so f must be
+// short: it is for one system call, not for copying.
+func (n *node) use(f func(layer.Ref) error) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return f(n.refLocked())
+}
+
+// refLocked is the object that the node stands for.
+//
+// Precondition: n.mu is held, or nobody else knows n yet.
+func (n *node) refLocked() layer.Ref {
+	switch {
+	case n.dir != nil:
+		return n.dir.top().Self()
+	case n.pin >= 0:
+		return layer.RefFD(n.pin)
+	case n.upper.Load():
+		return n.parent.dir.upper.Load().At(n.name)
+	default:
+		return n.lower
+	}
+}
+
+func (n *node) stat(st *unix.Stat_t) error {
+	return n.use(func(r layer.Ref) error { return r.Stat(st) })
+}
+
+// placeLocked returns the directory and the name of the node.
+//
+// Precondition: FS.renameMu is held.
+func (n *node) placeLocked() (*node, string) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.parent, n.name
+}
+
+// isDead reports whether the node has lost its last name.
+func (n *node) isDead() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.dead
+}
+
+// close releases what the node holds. Nobody uses it any more.
+func (n *node) close() {
+	if n.pin >= 0 {
+		unix.Close(n.pin)
+	}
+	if n.dir == nil {
+		return
+	}
+	if u := n.dir.upper.Load(); u != nil {
+		u.Close()
+	}
+	for _, l := range n.dir.lowers {
+		l.Close()
+	}
+}
+
+// key is what a node is found under: the identity of its topmost object. A lower file of several names that are not
+// kept together by an index is a file of its own under each of them (ovl_hash_bylower), so its key has the name too.
+type key struct {
+	dev, ino uint64
+	parent   uint64
+	name     string
+}
+
+func keyOf(st *unix.Stat_t) key { return key{dev: st.Dev, ino: st.Ino} }
+
+// table knows all nodes.
+type table struct {
+	mu    sync.Mutex
+	next  uint64
+	byID  map[uint64]*node
+	byKey map[key]*node
+}
+
+func newTable() *table {
+	return &table{next: 2, byID: map[uint64]*node{}, byKey: map[key]*node{}} // 1 is the root's id
+}
+
+// get returns the node with the given id, or nil.
+func (t *table) get(id uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+// find returns the node with the given key, or nil. It counts one lookup of the kernel if count is set.
+func (t *table) find(k key, count bool) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byKey[k]
+	if n != nil && count {
+		n.lookups++
+	}
+	return n
+}
+
+// add makes n known under k with one lookup of the kernel. If another node was faster, that one is returned, with
+// the lookup counted, and n is closed.
+func (t *table) add(n *node, k key) *node {
+	t.mu.Lock()
+	if other := t.byKey[k]; other != nil {
+		other.lookups++
+		t.mu.Unlock()
+		n.close()
+		return other
+	}
+	n.id = t.next
+	t.next++
+	n.lookups = 1
+	n.key, n.keyed = k, true
+	t.byID[n.id] = n
+	t.byKey[k] = n
+	if n.parent != nil {
+		n.parent.children++
+	}
+	t.mu.Unlock()
+	return n
+}
+
+// rekey makes n known under another key.
+func (t *table) rekey(n *node, k key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.keyed && t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	n.key, n.keyed = k, true
+	t.byKey[k] = n
+}
+
+// unkey makes n known by its id alone: nothing that is looked up can be n any more.
+func (t *table) unkey(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.keyed && t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	n.keyed = false
+}
+
+// moved accounts for a new parent of n.
+func (t *table) moved(n, from, to *node) {
+	t.mu.Lock()
+	to.children++
+	gone := t.unchild(from)
+	t.mu.Unlock()
+	closeAll(gone)
+}
+
+// forget takes back lookups of the kernel, and drops the node if that were the last. An unknown id is no error: after
+// a restart of the daemon the kernel may forget what only its predecessor knew.
+func (t *table) forget(id, lookups uint64) {
+	t.mu.Lock()
+	n := t.byID[id]
+	if n == nil || id == rootID {
+		t.mu.Unlock()
+		return
+	}
+	n.lookups -= min(n.lookups, lookups)
+	gone := t.drop(n)
+	t.mu.Unlock()
+	closeAll(gone)
+}
+
+// drop removes n from the table if nothing refers to it, then its parent if that was kept for n alone, and so on. It
+// returns what was removed, to be closed outside the lock.
+//
+// Precondition: t.mu is held.
+func (t *table) drop(n *node) (gone []*node) {
+	for n != nil && n.id != rootID && n.lookups == 0 && n.children == 0 {
+		if t.byID[n.id] != n {
+			return gone
+		}
+		delete(t.byID, n.id)
+		if n.keyed && t.byKey[n.key] == n {
+			delete(t.byKey, n.key)
+		}
+		gone = append(gone, n)
+		parent := n.parent
+		if parent != nil {
+			parent.children--
+		}
+		n = parent
+	}
+	return gone
+}
+
+// unchild takes one child from n.
+//
+// Precondition: t.mu is held.
+func (t *table) unchild(n *node) []*node {
+	n.children--
+	return t.drop(n)
+}
+
+// closeEverything closes all nodes, after the kernel has let go of the file system.
+func (t *table) closeEverything(root *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		if n != root {
+			n.close()
+		}
+	}
+	clear(t.byID)
+	clear(t.byKey)
+}
+
+func closeAll(nodes []*node) {
+	for _, n := range nodes {
+		n.close()
+	}
+}

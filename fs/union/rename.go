@@ -1,0 +1,271 @@
+package union
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/whiteout"
+)
+
+// Rename implements fuse.RawFileSystem.
+func (fs *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	oldParent, newParent := fs.node(in.NodeId), fs.node(in.Newdir)
+	if oldParent == nil || newParent == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 { // RENAME_WHITEOUT too (ovl_rename)
+		return fuse.EINVAL
+	}
+	r := rename{
+		fs:       fs,
+		from:     end{parent: oldParent, name: oldName},
+		to:       end{parent: newParent, name: newName},
+		exchange: in.Flags&unix.RENAME_EXCHANGE != 0,
+		keep:     in.Flags&unix.RENAME_NOREPLACE != 0,
+	}
+	defer r.forget()
+	if err := r.prepare(cancel); err != nil {
+		return fs.status("rename", oldName, err)
+	}
+	fs.renameMu.Lock()
+	defer fs.renameMu.Unlock()
+	return fs.status("rename", oldName, r.runLocked())
+}
+
+// end is one of the two ends of a rename: where from, where to.
+type end struct {
+	parent *node
+	name   string
+	node   *node // what it names before the rename, with one lookup counted; nil if nothing
+	entry  entry
+	covers bool // a lower layer has something of the name
+}
+
+// rename is one rename under way. Like ovl_rename.
+type rename struct {
+	fs       *FS
+	from, to end
+	exchange bool // RENAME_EXCHANGE
+	keep     bool // RENAME_NOREPLACE
+}
+
+func (r *rename) forget() {
+	for _, n := range []*end{&r.from, &r.to} {
+		if n.node != nil {
+			r.fs.nodes.forget(n.node.id, 1)
+		}
+	}
+}
+
+// prepare copies up what will be moved, and both directories. No lock is held.
+func (r *rename) prepare(cancel <-chan struct{}) error {
+	if err := r.fs.writable(); err != nil {
+		return err
+	}
+	for _, n := range []*end{&r.from, &r.to} {
+		if err := r.lookup(n); err != nil {
+			return err
+		}
+	}
+	if r.from.node == nil {
+		return unix.ENOENT
+	}
+	moved := []*node{r.from.node}
+	if r.exchange {
+		if r.to.node == nil {
+			return unix.ENOENT
+		}
+		moved = append(moved, r.to.node)
+	} else if r.keep && r.to.node != nil {
+		return unix.EEXIST
+	}
+	for _, n := range moved {
+		// A directory that lower layers show through cannot be moved: they would not come along. The kernel's
+		// answer too, with redirect_dir=off (ovl_can_move); mv(1) and others then copy it.
+		if n.isDir() && len(n.dir.lowers) > 0 {
+			return unix.EXDEV
+		}
+	}
+	for _, n := range append(moved, r.from.parent, r.to.parent) {
+		if err := r.fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rename) lookup(n *end) error {
+	r.fs.renameMu.RLock()
+	defer r.fs.renameMu.RUnlock()
+	n.parent.entriesMu.RLock()
+	defer n.parent.entriesMu.RUnlock()
+	node, _, err := r.fs.lookupLocked(n.parent, n.name)
+	if err == unix.ENOENT {
+		return nil
+	}
+	n.node = node
+	return err
+}
+
+// runLocked looks again, now that nothing moves, and renames.
+//
+// Precondition: FS.renameMu is held for writing, so nobody holds the entries of any directory.
+func (r *rename) runLocked() error {
+	for _, n := range []*end{&r.from, &r.to} {
+		if err := r.look(n); err != nil {
+			return err
+		}
+	}
+	switch {
+	case r.from.node == nil, r.exchange && r.to.node == nil:
+		return unix.ENOENT
+	case r.from.node == r.to.node: // two names of one file: nothing to do, says rename(2)
+		return nil
+	case !r.from.node.upper.Load(), r.exchange && !r.to.node.upper.Load():
+		return unix.ESTALE // it was replaced between prepare and here; the kernel's client looks up again
+	}
+	if r.exchange {
+		return r.swap()
+	}
+	return r.move()
+}
+
+// look fills in what the layers have of n, and drops the node if it is not there any more.
+func (r *rename) look(n *end) error {
+	if n.parent.isDead() {
+		return unix.ENOENT
+	}
+	var err error
+	if n.entry, err = r.fs.resolve(n.parent, n.name); err != nil {
+		return err
+	}
+	if n.covers, err = r.fs.lowerHas(n.parent, n.name); err != nil {
+		return err
+	}
+	if n.node != nil {
+		r.fs.nodes.forget(n.node.id, 1)
+		n.node = nil
+	}
+	if n.entry.exists() {
+		n.node, err = r.fs.nodeOf(n.parent, n.name, &n.entry)
+	}
+	return err
+}
+
+// swap exchanges two upper objects. Both names are covered afterwards as they were before.
+func (r *rename) swap() error {
+	if err := r.arrive(r.from.node, &r.to); err != nil {
+		return err
+	}
+	if err := r.arrive(r.to.node, &r.from); err != nil {
+		return err
+	}
+	from, to := r.from.parent.dir.upper.Load(), r.to.parent.dir.upper.Load()
+	if err := from.Rename(r.from.name, to, r.to.name, unix.RENAME_EXCHANGE); err != nil {
+		return err
+	}
+	a, b := r.from.node, r.to.node
+	r.moved(a, &r.from, &r.to)
+	r.moved(b, &r.to, &r.from)
+	return nil
+}
+
+// move renames one upper object, over what the new name has, and leaves a whiteout if something would show at the old
+// name.
+func (r *rename) move() error {
+	if r.to.node != nil {
+		if r.keep {
+			return unix.EEXIST
+		}
+		if err := r.clearTarget(); err != nil {
+			return err
+		}
+	}
+	if err := r.arrive(r.from.node, &r.to); err != nil {
+		return err
+	}
+	if err := r.fs.pinBefore(r.to.node, r.to.parent, r.to.name); err != nil {
+		return err
+	}
+	if err := r.renameUpper(); err != nil {
+		return err
+	}
+	if target := r.to.node; target != nil {
+		last := target.isDir() || r.to.entry.where == inLower || r.to.entry.st.Nlink <= 1
+		r.fs.lostName(target, last)
+	}
+	r.moved(r.from.node, &r.from, &r.to)
+	return nil
+}
+
+// renameUpper is the one system call that makes the change.
+func (r *rename) renameUpper() error {
+	from, to := r.from.parent.dir.upper.Load(), r.to.parent.dir.upper.Load()
+	whiteoutThere := r.to.entry.where == hidden
+	moveDir := r.from.node.isDir()
+	switch {
+	case r.from.covers && whiteoutThere:
+		// The whiteout that is there serves for the old name.
+		return from.Rename(r.from.name, to, r.to.name, unix.RENAME_EXCHANGE)
+	case r.from.covers:
+		return from.Rename(r.from.name, to, r.to.name, unix.RENAME_WHITEOUT)
+	case whiteoutThere && moveDir:
+		// A directory cannot replace the whiteout: exchange them, and take the whiteout from the old name, where
+		// it hides nothing.
+		if err := from.Rename(r.from.name, to, r.to.name, unix.RENAME_EXCHANGE); err != nil {
+			return err
+		}
+		_ = from.Unlink(r.from.name)
+		return nil
+	default:
+		return from.Rename(r.from.name, to, r.to.name, 0)
+	}
+}
+
+// clearTarget checks what is to be replaced, and empties an upper directory that has nothing but whiteouts.
+func (r *rename) clearTarget() error {
+	source, target := r.from.node, r.to.node
+	switch {
+	case source.isDir() && !target.isDir():
+		return unix.ENOTDIR
+	case !source.isDir() && target.isDir():
+		return unix.EISDIR
+	case !target.isDir():
+		return nil
+	}
+	if err := r.fs.emptyLocked(target); err != nil {
+		return err
+	}
+	if target.upper.Load() {
+		return r.fs.clearUpper(r.to.parent, r.to.name, target)
+	}
+	return nil
+}
+
+// arrive makes n ready for a new place: a directory must not merge with what the lower layers have there, and the
+// upper directory must tell that something in it has an origin.
+func (r *rename) arrive(n *node, at *end) error {
+	if n.isDir() && len(at.parent.dir.lowers) > 0 {
+		if err := whiteout.SetOpaque(n.dir.upper.Load().Self(), r.fs.stack.Xattr); err != nil {
+			return err
+		}
+	}
+	if n.origin || n.isDir() && n.dir.impure.Load() {
+		return r.fs.markImpure(at.parent)
+	}
+	return nil
+}
+
+// moved notes the new place of n. A node of several names is reached by another one if it did not move itself.
+func (r *rename) moved(n *node, from, to *end) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.parent != from.parent || n.name != from.name {
+		return
+	}
+	n.name = to.name
+	if n.parent != to.parent {
+		r.fs.nodes.moved(n, n.parent, to.parent)
+		n.parent = to.parent
+	}
+}

@@ -1,0 +1,118 @@
+package union
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+)
+
+// GetXAttr implements fuse.RawFileSystem. The union's own marks are not to be seen: a user who asks for one gets the
+// user's attribute of that name, which is escaped on disk.
+func (fs *FS) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, dest []byte) (size uint32, status fuse.Status) {
+	n := fs.node(header.NodeId)
+	if n == nil {
+		return 0, fuse.Status(unix.ESTALE)
+	}
+	disk := fs.stack.Xattr.ToDisk(attr)
+	err := n.use(func(r layer.Ref) error {
+		got, err := r.GetxattrInto(disk, dest)
+		if err == unix.ERANGE { // go-fuse wants the size with the error
+			got, _ = r.GetxattrInto(disk, nil)
+		}
+		size = uint32(got)
+		return err
+	})
+	return size, fs.status("getxattr", n.name, err)
+}
+
+// ListXAttr implements fuse.RawFileSystem.
+func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n := fs.node(header.NodeId)
+	if n == nil {
+		return 0, fuse.Status(unix.ESTALE)
+	}
+	var names []string
+	err := n.use(func(r layer.Ref) (err error) {
+		names, err = r.Listxattr()
+		return err
+	})
+	if err != nil {
+		return 0, fs.status("listxattr", n.name, err)
+	}
+	var list []byte
+	for _, disk := range names {
+		if fs.stack.Xattr.Private(disk) || !mayList(header, disk) {
+			continue
+		}
+		list = append(append(list, fs.stack.Xattr.FromDisk(disk)...), 0)
+	}
+	if len(list) > len(dest) {
+		return uint32(len(list)), fuse.ERANGE
+	}
+	return uint32(copy(dest, list)), fuse.OK
+}
+
+// mayList reports whether the caller is shown an attribute in a list: trusted.* are for the superuser
+// (ovl_can_list). The kernel checks the other accesses itself.
+func mayList(header *fuse.InHeader, name string) bool {
+	return header.Uid == 0 || !strings.HasPrefix(name, "trusted.")
+}
+
+// SetXAttr implements fuse.RawFileSystem.
+func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	n := fs.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	disk := fs.stack.Xattr.ToDisk(attr)
+	if len(disk) > unix.NAME_MAX { // XATTR_NAME_MAX is the same; the escape made it too long
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	if err := fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
+		return fs.status("setxattr", n.name, err)
+	}
+	err := n.use(func(r layer.Ref) error {
+		if err := r.Setxattr(disk, data, int(in.Flags)); err != nil {
+			return err
+		}
+		if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+			return clearSetgid(r)
+		}
+		return nil
+	})
+	return fs.status("setxattr", n.name, err)
+}
+
+func clearSetgid(r layer.Ref) error {
+	var st unix.Stat_t
+	if err := r.Stat(&st); err != nil {
+		return err
+	}
+	return r.Chmod(st.Mode & 0o7777 &^ unix.S_ISGID)
+}
+
+// RemoveXAttr implements fuse.RawFileSystem. What is not there is not worth a copy-up (ovl_xattr_set).
+func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr string) fuse.Status {
+	n := fs.node(header.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	disk := fs.stack.Xattr.ToDisk(attr)
+	if !n.upper.Load() {
+		err := n.use(func(r layer.Ref) error {
+			_, err := r.GetxattrInto(disk, nil)
+			return err
+		})
+		if err != nil {
+			return fs.status("removexattr", n.name, err)
+		}
+	}
+	if err := fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
+		return fs.status("removexattr", n.name, err)
+	}
+	err := n.use(func(r layer.Ref) error { return r.Removexattr(disk) })
+	return fs.status("removexattr", n.name, err)
+}
