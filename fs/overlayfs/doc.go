@@ -1,0 +1,38 @@
+// Package overlayfs is the kernel backend: it hands a [layer.Spec] to Linux overlayfs.
+//
+// # Model
+//
+// A union is made in three steps, and is nowhere in the file tree until its owner attaches it:
+//
+//	fsopen("overlay")                      a configuration context
+//	fsconfig(lowerdir+, upperdir, ...)     one layer at a time, as descriptors
+//	fsconfig(CMD_CREATE), fsmount          a detached mount: the View
+//
+// So there is no page of option text to fill up, no character in a path that needs care, and up to the kernel's 500
+// layers. Kernels differ in what the second step takes:
+//
+//	Linux 6.13   directories as descriptors
+//	Linux 6.7    lowerdir+, as strings of at most 255 bytes
+//	before       only mount(2) takes many layers, as one text of less than a page; see mountByText
+//
+// Which form works is found out by trying, not from the version: distributions backport.
+//
+// The view lives in the kernel. Nobody has to stay to serve it, so a View that was attached and closed leaves a union
+// that works, but also one that no lock protects: [Backend.Open] therefore looks for other overlays on the same upper
+// layer in this mount namespace. The kernel itself only warns of them.
+//
+// # Options
+//
+// What changes the format on disk is set explicitly, so that the overlay module's parameters do not decide what a
+// union is: index, metacopy, xino and nfs_export are off, and redirects are not followed (redirect_dir=nofollow; "off"
+// means "follow" where the module says redirect_always_follow). A layer that holds redirects or metacopy files gives
+// EPERM for those, never a wrong tree.
+//
+// # Overlap
+//
+// Overlayfs refuses layers that contain one another with ELOOP, but for one case: it mounts an upper layer or work
+// directory that is inside a lower layer, and then gives ELOOP to who looks at these two directories through the union.
+// Open refuses that as well, unless [Backend.AllowInside] is set. What counts is the tree of one file system: a
+// directory of another file system that is mounted inside a lower layer is not inside it, since layers do not cross
+// mounts.
+package overlayfs
