@@ -24,8 +24,9 @@ type Backend interface {
 // View is one live union.
 type View interface {
 	// FD is the descriptor of the detached mount, as fsmount(2) returns it: what move_mount(2) attaches, in
-	// this mount namespace or, after it was passed on, in another one. The View owns it. It is -1 where the
-	// kernel has no detached mounts (before Linux 5.2); then Attach is the only way.
+	// this mount namespace or, after it was passed on, in another one. The View owns it; it keeps the mount busy
+	// until Attach or Close. It is -1 after Attach, and where the kernel has no detached mounts (before Linux
+	// 5.2); then Attach is the only way.
 	FD() int
 
 	// Attach mounts the view on the directory target, in the mount namespace of the caller. At most one of

@@ -81,6 +81,10 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 		unix.Close(fd)
 		return nil, err
 	}
+	if v.connection, err = connectionID(v.mountFD); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	v.device = serve(fd, v.fs, logger)
 	go v.watch()
 
@@ -199,7 +203,9 @@ type view struct {
 	stack   *layer.Stack
 	fs      *FS
 	device  *device
-	mountFD int
+	mountFD int // of the detached mount; -1 once it is attached
+
+	connection uint64 // see connectionID
 
 	done chan struct{} // closed when the device is not served any more
 	err  error         // why; valid once done is closed
@@ -231,7 +237,10 @@ func (v *view) Attach(target string) error {
 	err := unix.MoveMount(v.mountFD, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	switch err {
 	case nil:
-		return nil
+		// The descriptor would keep the union busy: it could not be unmounted.
+		fd := v.mountFD
+		v.mountFD = -1
+		return unix.Close(fd)
 	case unix.ENOENT:
 		return fmt.Errorf("mount point %q does not exist: create the directory first", target)
 	case unix.ENOTDIR:
@@ -257,24 +266,24 @@ func (v *view) Close() error {
 }
 
 func (v *view) close() error {
-	var err error
-	if v.device != nil && !v.ended() {
-		err = abort(v.mountFD)
-	}
 	if v.mountFD >= 0 {
-		unix.Close(v.mountFD)
+		unix.Close(v.mountFD) // unmounts what was never attached, or whose mount namespace is gone
+		v.mountFD = -1
 	}
-	switch {
-	case v.device != nil && err == nil:
-		<-v.done
-		v.device.close()
-	case v.device == nil && v.stack != nil:
+	if v.device == nil {
 		if v.fs != nil {
 			v.fs.close()
 		}
-		v.stack.Close()
+		if v.stack != nil {
+			v.stack.Close()
+		}
+		return nil
 	}
-	return err
+	if err := abort(v.connection); err != nil && !v.ended() {
+		return err
+	}
+	<-v.done
+	return v.device.close()
 }
 
 func (v *view) ended() bool {

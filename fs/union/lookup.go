@@ -387,3 +387,17 @@ func (fs *FS) refuseMetacopy(ref layer.Ref, st *unix.Stat_t) error {
 		return err
 	}
 }
+
+// Readlink implements fuse.RawFileSystem.
+func (fs *FS) Readlink(_ <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.Status) {
+	n := fs.node(header.NodeId)
+	if n == nil {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	var target string
+	err := n.use(func(r layer.Ref) (err error) {
+		target, err = r.Readlink()
+		return err
+	})
+	return []byte(target), fs.status("readlink", n.name, err)
+}
