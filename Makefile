@@ -1,0 +1,43 @@
+# One command to see it work: make demo. One to know that it does: make test.
+
+GO ?= $(or $(shell command -v go 2>/dev/null),/usr/local/go/bin/go)
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TEST_TIMEOUT ?= 10m
+CC ?= cc
+
+# The race detector needs a C compiler. Where nothing may be lacking, its absence is a failure, not a shorter test.
+RACE ?= $(if $(or $(UNIONFS_MUST_WORK),$(shell command -v $(CC) 2>/dev/null)),-race)
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: build
+build: ## build bin/unionfsd
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/unionfsd ./cmd/unionfsd
+
+.PHONY: demo
+demo: build ## show it work on a copy-on-write view of this host (asks for root)
+	scripts/demo.sh bin/unionfsd
+
+.PHONY: test
+test: ## run all tests; as root, since they mount
+	$(GO) vet ./...
+	$(if $(RACE),,@echo 'no C compiler, so without the race detector' >&2)
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: lint
+lint: ## check format, vet and staticcheck, and that it builds without cgo
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run: gofmt -w .' >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	CGO_ENABLED=0 GOARCH=amd64 $(GO) build -o /dev/null ./...
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -o /dev/null ./...
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
