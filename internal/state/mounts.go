@@ -33,12 +33,8 @@ type Mount struct {
 }
 
 // AddMount records that the union mounted last on m.Mountpoint is m. The returned Mount is what [Root.DropMount]
-// takes.
+// takes; it says what is mounted also where the record could not be written.
 func (r Root) AddMount(m Mount) (Mount, error) {
-	dir, err := r.sub("mounts")
-	if err != nil {
-		return m, err
-	}
 	entries, err := mountinfo.Read()
 	if err != nil {
 		return m, err
@@ -56,7 +52,11 @@ func (r Root) AddMount(m Mount) (Mount, error) {
 			return m, fmt.Errorf("state: %w", err)
 		}
 	}
-	m.file = filepath.Join(dir, rand.Text()[:12]+".json")
+	dir, err := r.sub("mounts")
+	if err != nil {
+		return m, err
+	}
+	m.file = filepath.Join(dir, strings.ToLower(rand.Text()[:12])+".json")
 	return m, write(m.file, m)
 }
 
