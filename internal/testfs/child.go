@@ -93,7 +93,8 @@ func (f *Func) start(args []string) (*Process, error) {
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), childName+"="+f.name)
+	cmd.Env = append(os.Environ(), childName+"="+f.name,
+		"GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0") // else each child of a -race binary ends a second late
 	cmd.ExtraFiles = []*os.File{r}
 	cmd.Stderr = &p.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -19,6 +19,9 @@ type Options struct {
 	// is left out.
 	Layer bool
 
+	// UserXattr says that the marks of the layer are user.overlay.*, not trusted.overlay.*.
+	UserXattr bool
+
 	// Since, where it is not zero, adds the time of modification: itself if it is before Since, else "new".
 	Since time.Time
 }
@@ -195,8 +198,12 @@ func (r *reader) xattrs(e *Entry, dirfd int, name string) error {
 // mark takes the xattr name=value of an object in a layer as what it means for a union, and reports whether it is
 // one of overlayfs's own.
 func (r *reader) mark(e *Entry, name, value string) bool {
-	_, own, ok := strings.Cut(name, ".overlay.")
-	if !ok || !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.") {
+	prefix := "trusted.overlay."
+	if r.UserXattr {
+		prefix = "user.overlay."
+	}
+	own, ok := strings.CutPrefix(name, prefix)
+	if !ok {
 		return false
 	}
 	switch own {

@@ -1,7 +1,6 @@
 package testfs
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -9,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
 )
 
 // TempDir is t.TempDir, with symlinks resolved. What is still mounted below it at the end of the test is
@@ -80,51 +81,14 @@ func Tmpfs(t testing.TB) string {
 	return dir
 }
 
-// Mount is one line of /proc/self/mountinfo.
-type Mount struct {
-	ID, Parent int
-	Dev        string // major:minor
-	Root       string // what of the file system is mounted
-	Point      string // where
-	Options    string // of the mount
-	Type       string // of the file system, with the subtype: fuse.unionfsd
-	Source     string
-	Super      string // options of the file system
-}
-
-// Mounts returns the mounts that this process sees, in the order in which they were made.
-func Mounts() ([]Mount, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var list []Mount
-	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
-		// ID parent dev root point options [tags]... - type source super, see proc_pid_mountinfo(5).
-		head, tail, _ := strings.Cut(line, " - ")
-		h, f := strings.Fields(head), strings.Fields(tail)
-		if len(h) < 6 || len(f) < 3 {
-			return nil, fmt.Errorf("mountinfo line %q", line)
-		}
-		m := Mount{Dev: h[2], Root: unescape(h[3]), Point: unescape(h[4]), Options: h[5],
-			Type: f[0], Source: unescape(f[1]), Super: f[2]}
-		m.ID, _ = strconv.Atoi(h[0])
-		m.Parent, _ = strconv.Atoi(h[1])
-		list = append(list, m)
-	}
-	return list, nil
-}
-
 func mountPoints() []string {
-	mounts, _ := Mounts()
+	mounts, err := mountinfo.Read()
+	if err != nil {
+		panic(err) // no /proc: nothing here can be tested
+	}
 	list := make([]string, len(mounts))
 	for i, m := range mounts {
-		list[i] = m.Point
+		list[i] = m.MountPoint
 	}
 	return list
-}
-
-// unescape undoes the kernel's mangling of space, tab, newline and backslash as \ooo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
 }

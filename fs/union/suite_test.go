@@ -1,0 +1,15 @@
+package union_test
+
+import (
+	"testing"
+
+	"github.com/unionfsd/unionfsd/fs/mount/mounttest"
+	"github.com/unionfsd/unionfsd/fs/union"
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+var server = mounttest.NewServer(union.Backend{}, mounttest.LiveLower)
+
+func TestMain(m *testing.M) { testfs.Main(m) }
+
+func TestSuite(t *testing.T) { mounttest.Run(t, server) }
