@@ -30,6 +30,10 @@ type Config struct {
 	// directories that are missing; in a union they are then in its upper layer, and count as changes.
 	RequireMountPoints bool
 
+	// Mask is a list of absolute paths of directories that the container must not look into. An empty, read-only
+	// tmpfs is mounted on each.
+	Mask []string
+
 	// Argv is the program and its arguments. A name without a slash is looked up in the PATH of Env, inside
 	// the container.
 	Argv []string
@@ -80,6 +84,11 @@ func (cfg *Config) check() error {
 	if cfg.Dir != "" && !strings.HasPrefix(cfg.Dir, "/") {
 		return bad(fmt.Errorf("working directory %q is relative", cfg.Dir), "give it from the container's root")
 	}
+	for _, path := range cfg.Mask {
+		if !strings.HasPrefix(path, "/") {
+			return bad(fmt.Errorf("masked path %q is relative", path), "give it from the container's root")
+		}
+	}
 	if len(cfg.Hostname) > hostNameMax {
 		return bad(fmt.Errorf("host name of %d bytes", len(cfg.Hostname)), fmt.Sprintf("%d are the most", hostNameMax))
 	}
@@ -88,7 +97,7 @@ func (cfg *Config) check() error {
 			return bad(fmt.Errorf("environment variable %q", kv), "write it as NAME=VALUE")
 		}
 	}
-	for _, list := range [][]string{cfg.Argv, cfg.Env, {cfg.Dir, cfg.Hostname}} {
+	for _, list := range [][]string{cfg.Argv, cfg.Env, cfg.Mask, {cfg.Dir, cfg.Hostname}} {
 		for _, s := range list {
 			if strings.IndexByte(s, 0) >= 0 {
 				return bad(fmt.Errorf("%q holds a zero byte", s), "leave it out")

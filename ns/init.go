@@ -22,7 +22,6 @@ const initName = "unionfsd-init"
 const (
 	socketFD = 3 + iota
 	rootFD
-	firstForeignFD // what the supervisor had inherited itself, if anything
 )
 
 // Init must be the first thing that main calls. In a process that [Start] made to be the init of a container it
@@ -96,12 +95,9 @@ func runInit() int {
 	return code
 }
 
-// shedDescriptors closes every descriptor that is not meant for this container and keeps the program from
-// inheriting those that are meant for init only.
+// shedDescriptors keeps the program from inheriting the descriptors that are meant for init only. Others of the host's
+// there are none (see clone), and those that the Go runtime has opened meanwhile must stay open.
 func shedDescriptors() error {
-	if err := unix.CloseRange(firstForeignFD, math.MaxUint32, 0); err != nil {
-		return fmt.Errorf("close_range: %w", err)
-	}
 	if err := unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}

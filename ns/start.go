@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"syscall"
@@ -73,6 +74,12 @@ func (c *Container) clone(cfg Config) (*os.File, error) {
 	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "supervisor")
 	defer theirs.Close()
 
+	// What this process has itself inherited from the host is not for init. Here is the place to see to it: in init,
+	// descriptors may be those of the Go runtime already.
+	if err := unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		ours.Close()
+		return nil, cloneError(fmt.Errorf("close_range: %w", err))
+	}
 	files, closeFiles, err := initFiles(cfg, theirs)
 	if err == nil {
 		defer closeFiles()
