@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unionfsd/unionfsd/fs/diff"
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/state"
+)
+
+// change is what "diff --json" tells of one.
+type change struct {
+	Kind string     `json:"kind"` // A, C or D
+	Path state.Text `json:"path"`
+}
+
+func (a *app) diffCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "diff [--json] MOUNTPOINT|CONTAINER",
+		GroupID: groupUnions,
+		Short:   "show what was changed in a union",
+		Long: `Show what the upper layer of a union changes: A for what was added, C for changed, D for deleted, sorted by path. It
+reads the upper layer only, so it takes as long as there are changes, however large the union is. A container need
+not run.`,
+		Example: `  unionfsd diff merged
+  unionfsd diff web
+  unionfsd diff --json web | jq -r '.[] | select(.kind == "D").path'`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			changes, err := a.diff(args[0])
+			if err != nil {
+				return fmt.Errorf("diff %s: %w", args[0], err)
+			}
+			if asJSON {
+				return a.printJSON(changes)
+			}
+			for _, c := range changes {
+				if _, err := fmt.Fprintf(a.stdout, "%s %s\n", c.Kind, oneLine(string(c.Path))); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func (a *app) diff(arg string) ([]change, error) {
+	spec, err := a.specNamed(arg)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Upper == "" {
+		return nil, errors.New("the union is read-only: it has no upper layer, so nothing can have changed")
+	}
+	stack, err := layer.OpenReadOnly(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer stack.Close()
+	list, err := diff.Changes(stack)
+	if err != nil {
+		return nil, err
+	}
+	changes := make([]change, len(list))
+	for i, c := range list {
+		changes[i] = change{string(c.Kind), state.Text(c.Path)}
+	}
+	return changes, nil
+}
+
+// specNamed returns the layers of the container or of the mounted union that arg names.
+func (a *app) specNamed(arg string) (layer.Spec, error) {
+	root, err := a.state()
+	if err != nil {
+		return layer.Spec{}, err
+	}
+	u, mounted, err := findUnion(root, arg)
+	if err != nil {
+		return layer.Spec{}, err
+	}
+	c, err := root.Container(arg)
+	switch {
+	case err == nil && mounted:
+		return layer.Spec{}, fmt.Errorf("both a container and a mount point; write ./%s for the mount point", arg)
+	case err == nil:
+		spec, _, err := layer.ParseOptions(string(c.Spec))
+		return spec, err
+	case !errors.Is(err, state.ErrNoContainer):
+		return layer.Spec{}, err
+	case !mounted && strings.Contains(arg, "/"):
+		return layer.Spec{}, notUnion(arg)
+	case !mounted:
+		return layer.Spec{}, errors.New("neither a container nor a mounted union; see unionfsd ps and unionfsd mounts")
+	case u.Spec == "":
+		return layer.Spec{}, errors.New("its layers are not known: it was mounted with another state root; pass that as --root")
+	}
+	return specOf(u)
+}

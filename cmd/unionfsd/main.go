@@ -1,0 +1,32 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/unionfsd/unionfsd/ns"
+)
+
+func main() {
+	dispatch()
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// dispatch runs what this process is if it is not the command line: one of the programs that unionfsd starts from
+// its own binary. It does not return then.
+func dispatch() {
+	ns.Init()
+	if os.Args[0] == daemonName {
+		os.Exit(daemon())
+	}
+}
+
+// run is the command line: it returns the exit code.
+func run(argv []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr}
+	if program := filepath.Base(argv[0]); isHelper(program, argv[1:]) {
+		return a.report(a.helper(program, argv[1:]))
+	}
+	return a.report(a.execute(argv[1:]))
+}
