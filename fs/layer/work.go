@@ -24,7 +24,7 @@ type Work struct {
 
 // openWork checks that workdir can serve upper and takes the locks on both.
 func openWork(path string, upper *Layer) (*Work, error) {
-	l, err := openUpper("work directory", path)
+	l, err := openUpper("work directory", path, upper.budget)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +43,10 @@ func openWork(path string, upper *Layer) (*Work, error) {
 		}
 		return nil, fmt.Errorf("lock work directory %q: %w", path, err)
 	}
+	if err := w.checkOverlays(upper); err != nil { // after the locks: who releases them has mounted by then
+		w.close()
+		return nil, err
+	}
 	if kind, err := w.incompatible(); err != nil || kind != "" {
 		w.close()
 		if err != nil {
@@ -56,7 +60,7 @@ func openWork(path string, upper *Layer) (*Work, error) {
 // check makes the tests of ovl_get_workdir and ovl_workdir_ok.
 func (w *Work) check(upper *Layer) error {
 	upperPath, workPath := upper.Path, w.base.layer.Path
-	upperMount, err1 := sys.MountID(upper.Root.fd)
+	upperMount, err1 := sys.MountID(upper.Root.fd) // roots are always open
 	workMount, err2 := sys.MountID(w.base.fd)
 	same := upper.Dev == w.base.layer.Dev
 	if err1 == nil && err2 == nil {
@@ -114,7 +118,7 @@ func isInside(d, outer *Dir) (bool, error) {
 
 // lockDir takes an exclusive lock on a directory, for as long as the descriptor that it returns is open.
 func lockDir(d *Dir) (int, error) {
-	fd, err := sys.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := d.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
 	}
@@ -163,6 +167,9 @@ func (w *Work) Prepare() error {
 		return err
 	}
 	w.dir = dir
+	if err := dir.Pin(); err != nil {
+		return err
+	}
 	// A default ACL that the directory inherited would be inherited by everything staged in it.
 	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
 		if err := dir.Self().Removexattr(acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {

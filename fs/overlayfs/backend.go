@@ -74,9 +74,6 @@ func (b Backend) open(stack *layer.Stack) (int, error) {
 		return -1, err
 	}
 	defer u.close()
-	if err := u.checkInUse(); err != nil {
-		return -1, err
-	}
 	fd, err := u.mount()
 	if err != nil {
 		return -1, err

@@ -18,8 +18,7 @@
 // Which form works is found out by trying, not from the version: distributions backport.
 //
 // The view lives in the kernel. Nobody has to stay to serve it, so a View that was attached and closed leaves a union
-// that works, but also one that no lock protects: [Backend.Open] therefore looks for other overlays on the same upper
-// layer in this mount namespace. The kernel itself only warns of them.
+// that works, but also one that no lock protects: that is why [layer.Open] looks for overlays on the same upper layer.
 //
 // # Options
 //

@@ -137,7 +137,7 @@ func (u *union) set(fsfd int, o option) error {
 	case o.dir != nil && u.form == byFD:
 		return unix.FsconfigSetFd(fsfd, o.name, o.dir.fd)
 	case o.dir != nil:
-		return unix.FsconfigSetString(fsfd, o.name, o.dir.plainPath())
+		return unix.FsconfigSetString(fsfd, o.name, o.asString())
 	case o.value != "":
 		return unix.FsconfigSetString(fsfd, o.name, o.value)
 	default:
@@ -148,26 +148,31 @@ func (u *union) set(fsfd int, o option) error {
 // maxString is how long a string fsconfig(2) takes, in bytes.
 const maxString = 255
 
-// plainPath returns a path of the directory for fsconfig(2): the kernel's own, which mountinfo will show, if it leads
-// back here, is short enough and has no backslash, which upperdir unescapes and lowerdir+ does not.
-func (d *directory) plainPath() string {
-	path := d.realPath()
-	var st unix.Stat_t
-	if len(path) > maxString || strings.Contains(path, `\`) ||
-		unix.Stat(path, &st) != nil || st.Dev != d.st.Dev || st.Ino != d.st.Ino {
-		return sys.ProcPath(d.fd, "")
+// asString returns what fsconfig(2) takes for a directory: the kernel's own path of it, which mountinfo will show, if
+// it leads back here and is short enough, else one by its descriptor. Overlayfs drops backslashes in upperdir and
+// workdir, not in lowerdir+.
+func (o option) asString() string {
+	path, value := o.dir.realPath(), o.dir.realPath()
+	if o.name != "lowerdir+" {
+		value = strings.ReplaceAll(value, `\`, `\\`)
 	}
-	return path
+	var st unix.Stat_t
+	if len(value) > maxString || unix.Stat(path, &st) != nil || st.Dev != o.dir.st.Dev || st.Ino != o.dir.st.Ino {
+		return sys.ProcPath(o.dir.fd, "")
+	}
+	return value
 }
 
 // mount makes the union and returns it as a detached mount.
 func (u *union) mount() (int, error) {
-	if u.form == byText {
-		return u.mountByText()
-	}
 	lone := u.upper == nil && len(u.lowers) == 1
-	if lone && u.form == byStrings {
-		return u.mountByText() // an empty second layer must be a descriptor or attached
+	switch {
+	case u.form == byText:
+		return u.mountByText()
+	case u.form == byStrings && lone: // the empty second layer would have to be a descriptor
+		return u.mountByText()
+	case u.form == byStrings && u.upper != nil && u.writableNamesTooLong():
+		return u.mountByText()
 	}
 	fsfd, err := u.configure()
 	if err != nil {
@@ -190,6 +195,17 @@ func (u *union) mount() (int, error) {
 		return -1, fmt.Errorf("fsmount of the new overlay: %w", err)
 	}
 	return fd, nil
+}
+
+// writableNamesTooLong reports whether upper or work could only be named by a descriptor. Nobody who reads mountinfo
+// would know then which directories are in use.
+func (u *union) writableNamesTooLong() bool {
+	for _, o := range []option{{name: "upperdir", dir: u.upper}, {name: "workdir", dir: u.work}} {
+		if strings.HasPrefix(o.asString(), "/proc/self/") {
+			return true
+		}
+	}
+	return false
 }
 
 func (u *union) mountAttrs() int {

@@ -283,13 +283,18 @@ func TestNames(t *testing.T) {
 
 func TestRelativeNames(t *testing.T) {
 	eachForm(t, func(t *testing.T, b Backend) {
-		spec := newSpec(t, `file f "1"`)
-		t.Chdir(filepath.Dir(spec.Upper))
-		for _, p := range []*string{&spec.Lower[0], &spec.Upper, &spec.Work} {
-			*p = filepath.Base(*p)
+		absolute := newSpec(t, `file f "1"`)
+		t.Chdir(filepath.Dir(absolute.Upper))
+		spec := layer.Spec{
+			Lower: []string{filepath.Base(absolute.Lower[0])},
+			Upper: filepath.Base(absolute.Upper),
+			Work:  filepath.Base(absolute.Work),
 		}
-		dir, _ := attach(t, b, spec)
+		dir, v := attach(t, b, spec)
 		sameTree(t, "union", dir, `file f "1"`, testfs.Options{})
+		v.Close()
+		t.Chdir("/")
+		mustFail(t, b, absolute, false, "is in use by the overlay on", dir)
 		unmount(t, dir)
 	})
 }

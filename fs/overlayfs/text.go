@@ -67,8 +67,8 @@ func (u *union) text(tmpfs int) string {
 		switch {
 		case o.name == "lowerdir+":
 			lowers = append(lowers, escapeLower.Replace(o.dir.path))
-		case o.dir != nil:
-			words = append(words, o.name+"="+escapeDir.Replace(o.dir.path))
+		case o.dir != nil: // absolute, so that others can tell from mountinfo which directories are in use
+			words = append(words, o.name+"="+escapeDir.Replace(o.dir.realPath()))
 		default:
 			words = append(words, o.String())
 		}

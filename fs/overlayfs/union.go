@@ -3,7 +3,6 @@ package overlayfs
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -138,67 +137,6 @@ func (d *directory) realPath() string {
 		return d.path
 	}
 	return path
-}
-
-// checkInUse refuses an upper layer or work directory that an overlay in this mount namespace has already. The locks
-// of package layer tell of unions with a living process, not of this one: the kernel serves it by itself, and lets
-// two mounts write to one upper layer with no more than a warning in its log (ovl_report_in_use).
-func (u *union) checkInUse() error {
-	if u.upper == nil {
-		return nil
-	}
-	mounts, err := mountinfo.Read()
-	if err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		if m.FSType != "overlay" {
-			continue
-		}
-		for _, path := range writableDirs(m.Options) {
-			var st unix.Stat_t
-			if unix.Stat(path, &st) != nil {
-				continue // named relative to some other root or directory
-			}
-			for _, d := range []*directory{u.upper, u.work} {
-				if st.Dev == d.st.Dev && st.Ino == d.st.Ino {
-					return fmt.Errorf("%s is in use by the overlay on %q: unmount that first, or name another directory", d, m.MountPoint)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// writableDirs returns the upper and work directories in the options of an overlay, as mountinfo has them. Given to
-// the kernel as text they are shown with the backslashes that protected them there, given as descriptors without:
-// where there are any, both readings are returned.
-func writableDirs(options string) []string {
-	var paths []string
-	for _, option := range strings.Split(options, ",") {
-		name, value, _ := strings.Cut(option, "=")
-		if name != "upperdir" && name != "workdir" {
-			continue
-		}
-		path := mountinfo.Unescape(value)
-		paths = append(paths, path)
-		if bare := unescape(path); bare != path {
-			paths = append(paths, bare)
-		}
-	}
-	return paths
-}
-
-// unescape drops each backslash and keeps the character after it, as ovl_unescape does.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // checkWritable refuses a mount that the kernel made read-only of itself, because it could not use the work directory
