@@ -12,42 +12,30 @@ if [ "$(id -u)" -ne 0 ]; then
 	exec sudo "$0" "$unionfsd"
 fi
 
-tmp=$(mktemp -d /tmp/unionfsd-demo.XXXXXX)
-state=$tmp/state
-upper=$state/containers/demo/upper
-work=$state/containers/demo/work
+bold= plain=
+if [ -t 1 ]; then
+	bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 
-# clean takes everything away again, wherever the demo ended, and fails if something is left.
-clean() {
-	code=$?
-	trap - EXIT
-	cd /
-	[ ! -d "$tmp/merged" ] || uni umount "$tmp/merged" >/dev/null 2>&1 || true
-	! mountpoint -q "$tmp" || umount "$tmp" || umount -l "$tmp"
-	rmdir "$tmp"
-	if grep -F "$tmp" /proc/self/mountinfo >&2; then
-		echo "demo: these mounts were left" >&2
-		exit 1
-	fi
-	for proc in /proc/[0-9]*; do
-		if [ "$(readlink "$proc/exe")" = "$unionfsd" ]; then
-			echo "demo: process ${proc#/proc/} was left" >&2
-			exit 1
-		fi
-	done 2>/dev/null
-	[ $code -ne 0 ] || say "Clean: no mount, no process and no file is left."
-	[ $code -eq 0 ] || echo "demo: failed; $unionfsd doctor says what works on this host" >&2
-	exit $code
-}
+uni() { "$unionfsd" --root state "$@"; }
 
-uni() { "$unionfsd" --root "$state" "$@"; }
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+# show prints a command, and runs it: "unionfsd" with the state root of the demo.
 show() {
-	printf '$ '
-	[ "$1" != uni ] || { shift; set -- unionfsd "$@"; }
-	printf '%s ' "$@" && echo
-	[ "$1" != unionfsd ] || { shift; set -- uni "$@"; }
-	"$@"
+	printf '$'
+	for word; do
+		case $word in
+		*[!a-zA-Z0-9/._-]*) printf " '%s'" "$word" ;;
+		*) printf ' %s' "$word" ;;
+		esac
+	done
+	echo
+	if [ "$1" = unionfsd ]; then
+		shift
+		uni "$@"
+	else
+		"$@"
+	fi
 }
 
 # view prints what the union at $1 holds in some directories: names, types, modes, owners, sizes, times, contents.
@@ -59,45 +47,79 @@ view() {
 	)
 }
 
+mounted() { grep -F " $tmp" /proc/self/mountinfo; }
+
+# running prints the processes that work in $tmp.
+running() {
+	for proc in /proc/[0-9]*; do
+		if tr '\0' ' ' <"$proc/cmdline" | grep -F "$tmp/"; then
+			echo "is process ${proc#/proc/}"
+		fi
+	done 2>/dev/null
+}
+
+# clean takes everything away again, wherever the demo ended, and fails if something is left.
+clean() {
+	code=$?
+	trap - EXIT
+	uni umount merged >/dev/null 2>&1 || true
+	cd /
+	umount "$tmp" || umount -l "$tmp"
+	rmdir "$tmp"
+	if mounted >&2 || running | grep . >&2; then
+		echo "demo: this was left behind" >&2
+		code=1
+	fi
+	if [ $code -eq 0 ]; then
+		say "Clean: no mount, no process and no file is left."
+	else
+		echo "demo: failed; $unionfsd doctor says what works on this host" >&2
+	fi
+	exit $code
+}
+
+tmp=$(mktemp -d /tmp/unionfsd-demo.XXXXXX)
+if ! mount -t tmpfs -o mode=0700 unionfsd-demo "$tmp"; then
+	rmdir "$tmp"
+	exit 1
+fi
+cd "$tmp"
 trap clean EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-mount -t tmpfs -o mode=0700 unionfsd-demo "$tmp"
-mkdir "$tmp/merged"
+mkdir merged
+upper=state/containers/demo/upper
+work=state/containers/demo/work
 before=$(cksum /etc/passwd /etc/profile)
 
 say "1. A container over this host's own /, served over FUSE: it edits, creates and deletes."
-show uni run --name demo --rootfs / -- sh -c '
-	echo "container $(hostname), pid $$, $(wc -l </proc/self/mountinfo) mounts"
-	echo "# edited in the container" >>/etc/passwd
-	mkdir -p /srv/demo && echo hello >/srv/demo/hello
-	rm /etc/profile
-	tail -n 1 /etc/passwd; cat /srv/demo/hello; ls /etc/profile || true'
-show uni ps
+show unionfsd run --name demo --rootfs / -- sh -c '
+  echo "in $(hostname), which has $(wc -l </proc/self/mountinfo) mounts of its own"
+  echo "# edited in the container" >>/etc/passwd && tail -n 1 /etc/passwd
+  mkdir -p /srv/demo && echo hello >/srv/demo/hello
+  rm /etc/profile && ls /etc/profile || true'
+show unionfsd ps
 
-say "2. What it changed (A added, C changed, D deleted). The host itself is as it was."
-show uni diff demo
+say "2. What it changed: A added, C changed, D deleted. The host itself is as it was."
+show unionfsd diff demo
 [ "$(cksum /etc/passwd /etc/profile)" = "$before" ]
 
 say "3. On disk, the deletion is a whiteout: a character device 0, 0 in the upper layer."
 show ls -l "$upper/etc"
 
-say "4. The same layers and the same upper, mounted over FUSE and then by the kernel: one view."
-show uni mount -b fuse -l / -u "$upper" -w "$work" "$tmp/merged"
-show uni mounts
-view "$tmp/merged" >"$tmp/view.fuse"
-show uni umount "$tmp/merged"
-show uni mount -b kernel -l / -u "$upper" -w "$work" "$tmp/merged"
-show uni mounts
-view "$tmp/merged" >"$tmp/view.kernel"
-tail -n 1 "$tmp/merged/etc/passwd"
-show uni umount "$tmp/merged"
-if ! diff "$tmp/view.fuse" "$tmp/view.kernel"; then
-	echo "demo: the views differ" >&2
-	exit 1
-fi
-echo "The views are the same: $(wc -l <"$tmp/view.fuse") lines of names, types, modes, owners, sizes, times and checksums."
+say "4. The same layers and the same upper, mounted over FUSE and then by the kernel: the same view."
+show unionfsd mount -b fuse -l / -u "$upper" -w "$work" merged
+show unionfsd mounts
+view merged >view.fuse
+show unionfsd umount merged
+show unionfsd mount -b kernel -l / -u "$upper" -w "$work" merged
+show unionfsd mounts
+view merged >view.kernel
+show tail -n 1 merged/etc/passwd
+show unionfsd umount merged
+show diff view.fuse view.kernel
+echo "No difference in $(wc -l <view.fuse) lines of names, types, modes, owners, sizes, times and checksums."
 
-show uni rm demo
+show unionfsd rm demo

@@ -71,7 +71,7 @@ func commandLine(argv []state.Text) string {
 	for i, arg := range argv {
 		words[i] = shell(string(arg))
 	}
-	line := []rune(strings.Join(words, " "))
+	line := []rune(strings.Join(strings.Fields(strings.Join(words, " ")), " "))
 	if len(line) > most {
 		return string(line[:most-3]) + "..."
 	}
