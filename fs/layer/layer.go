@@ -15,12 +15,14 @@ type Layer struct {
 	Root *Dir
 	Dev  uint64 // st_dev of the root
 	FSID int    // index of Dev among the file systems of the union's layers; the upper layer's is 0
+
+	budget *budget
 }
 
 // openLower opens a lower layer on a read-only clone of its mount. Where a mount cannot be cloned, for lack of
 // privilege or of the system call, the directory is used as it is: openat2 then keeps lookups from crossing mounts,
 // and nothing in this module opens a lower file for writing.
-func openLower(path string) (*Layer, error) {
+func openLower(path string, b *budget) (*Layer, error) {
 	fd, err := openRoot("lower layer", path)
 	if err != nil {
 		return nil, err
@@ -29,12 +31,12 @@ func openLower(path string) (*Layer, error) {
 		unix.Close(fd)
 		fd = clone
 	}
-	return newLayer(path, fd)
+	return newLayer(path, fd, b)
 }
 
 // openUpper opens the upper layer or the work directory. They are not on a clone: a rename from work to upper must
 // stay on one mount, and the two have no common directory that could be cloned.
-func openUpper(what, path string) (*Layer, error) {
+func openUpper(what, path string, b *budget) (*Layer, error) {
 	fd, err := openRoot(what, path)
 	if err != nil {
 		return nil, err
@@ -44,12 +46,12 @@ func openUpper(what, path string) (*Layer, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%s %q is on a file system that is mounted read-only: remount it read-write or choose another directory", what, path)
 	}
-	return newLayer(path, fd)
+	return newLayer(path, fd, b)
 }
 
-func newLayer(path string, fd int) (*Layer, error) {
-	l := &Layer{Path: path}
-	l.Root = &Dir{fd: fd, layer: l}
+func newLayer(path string, fd int, b *budget) (*Layer, error) {
+	l := &Layer{Path: path, budget: b}
+	l.Root = newRoot(fd, l)
 	var st unix.Stat_t
 	if err := l.Root.Self().Stat(&st); err != nil {
 		unix.Close(fd)

@@ -7,15 +7,24 @@ import (
 )
 
 // Ref names one object of a layer: an entry of an open directory or, with an empty name, what the descriptor
-// itself refers to. It owns nothing, and is good as long as its descriptor is. No method follows a symbolic link
+// itself refers to. It owns nothing, and is good as long as its directory or descriptor is. No method follows a symbolic link
 // or opens a device or FIFO, but Open if it is told to.
 type Ref struct {
+	dir  *Dir // nil if fd is used
 	fd   int
 	name string
 }
 
 // RefFD is the object that the descriptor fd, O_PATH or not, refers to.
 func RefFD(fd int) Ref { return Ref{fd: fd} }
+
+// with calls f with the descriptor that the object is reached by.
+func (r Ref) with(f func(fd int) error) error {
+	if r.dir == nil {
+		return f(r.fd)
+	}
+	return r.dir.with(f)
+}
 
 func (r Ref) at() int {
 	if r.name == "" {
@@ -26,34 +35,50 @@ func (r Ref) at() int {
 
 // Stat is fstatat(2).
 func (r Ref) Stat(st *unix.Stat_t) error {
-	return unix.Fstatat(r.fd, r.name, st, r.at()|unix.AT_NO_AUTOMOUNT)
+	return r.with(func(fd int) error { return unix.Fstatat(fd, r.name, st, r.at()|unix.AT_NO_AUTOMOUNT) })
 }
 
 // Statx is statx(2), for what Stat does not tell: the time of birth.
 func (r Ref) Statx(mask int, stx *unix.Statx_t) error {
-	return unix.Statx(r.fd, r.name, r.at()|unix.AT_NO_AUTOMOUNT, mask, stx)
+	return r.with(func(fd int) error { return unix.Statx(fd, r.name, r.at()|unix.AT_NO_AUTOMOUNT, mask, stx) })
 }
 
 // Open opens the object with the given flags; O_NOFOLLOW is added.
-func (r Ref) Open(flags int) (int, error) {
-	if r.name == "" { // through the magic link, since an O_PATH descriptor cannot be opened again by itself
-		return sys.Openat(unix.AT_FDCWD, sys.ProcPath(r.fd, ""), flags, 0)
-	}
-	return sys.Openat(r.fd, r.name, flags|unix.O_NOFOLLOW, 0)
+func (r Ref) Open(flags int) (fd int, err error) {
+	fd = -1
+	err = r.with(func(at int) (err error) {
+		if r.name == "" { // through the magic link, since an O_PATH descriptor cannot be opened again by itself
+			fd, err = sys.Openat(unix.AT_FDCWD, sys.ProcPath(at, ""), flags, 0)
+		} else {
+			fd, err = sys.Openat(at, r.name, flags|unix.O_NOFOLLOW, 0)
+		}
+		return err
+	})
+	return fd, err
 }
 
 // OpenPath opens an O_PATH descriptor of the object: it stays the same object whatever happens to its name.
-func (r Ref) OpenPath() (int, error) {
-	if r.name == "" {
-		return unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
-	}
-	return sys.Openat(r.fd, r.name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+func (r Ref) OpenPath() (fd int, err error) {
+	fd = -1
+	err = r.with(func(at int) (err error) {
+		if r.name == "" {
+			fd, err = unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 0)
+		} else {
+			fd, err = sys.Openat(at, r.name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+		}
+		return err
+	})
+	return fd, err
 }
 
 // Readlink returns the target of a symbolic link.
 func (r Ref) Readlink() (string, error) {
 	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(r.fd, r.name, buf[:])
+	n := 0
+	err := r.with(func(fd int) (err error) {
+		n, err = unix.Readlinkat(fd, r.name, buf[:])
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -63,23 +88,27 @@ func (r Ref) Readlink() (string, error) {
 // Chown sets owner and group; -1 (as uint32) leaves one as it is. The system clears set-user-id, set-group-id and
 // file capabilities of what is not a directory.
 func (r Ref) Chown(uid, gid uint32) error {
-	return unix.Fchownat(r.fd, r.name, int(int32(uid)), int(int32(gid)), r.at())
+	return r.with(func(fd int) error { return unix.Fchownat(fd, r.name, int(int32(uid)), int(int32(gid)), r.at()) })
 }
 
 // Chmod sets the permission bits. The object must not be a symbolic link.
 func (r Ref) Chmod(mode uint32) error {
-	if r.name == "" {
-		return unix.Chmod(sys.ProcPath(r.fd, ""), mode)
-	}
-	return unix.Fchmodat(r.fd, r.name, mode, 0)
+	return r.with(func(fd int) error {
+		if r.name == "" {
+			return unix.Chmod(sys.ProcPath(fd, ""), mode)
+		}
+		return unix.Fchmodat(fd, r.name, mode, 0)
+	})
 }
 
 // Utimens sets access and modification time; UTIME_OMIT and UTIME_NOW as in utimensat(2).
 func (r Ref) Utimens(ts [2]unix.Timespec) error {
-	if r.name == "" { // AT_EMPTY_PATH is known to utimensat(2) only since Linux 5.8, and refused for O_PATH by some
-		return unix.UtimesNanoAt(unix.AT_FDCWD, sys.ProcPath(r.fd, ""), ts[:], 0)
-	}
-	return unix.UtimesNanoAt(r.fd, r.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+	return r.with(func(fd int) error {
+		if r.name == "" { // AT_EMPTY_PATH is known to utimensat(2) only since Linux 5.8
+			return unix.UtimesNanoAt(unix.AT_FDCWD, sys.ProcPath(fd, ""), ts[:], 0)
+		}
+		return unix.UtimesNanoAt(fd, r.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
 
 // Truncate sets the size of a regular file, in bytes.
@@ -92,32 +121,60 @@ func (r Ref) Truncate(size int64) error {
 	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
 }
 
-// Getxattr, GetxattrInto, Setxattr, Removexattr and Listxattr are the l*xattr(2) calls on the object.
-func (r Ref) Getxattr(attr string) ([]byte, error) { return sys.Getxattr(r.fd, r.name, attr) }
+// Getxattr returns the value of an extended attribute: see [sys.Getxattr].
+func (r Ref) Getxattr(attr string) (value []byte, err error) {
+	err = r.with(func(fd int) (err error) {
+		value, err = sys.Getxattr(fd, r.name, attr)
+		return err
+	})
+	return value, err
+}
 
 // GetxattrInto reads into buf and returns the size of the value; ERANGE if buf is too small.
-func (r Ref) GetxattrInto(attr string, buf []byte) (int, error) {
-	return sys.GetxattrInto(r.fd, r.name, attr, buf)
+func (r Ref) GetxattrInto(attr string, buf []byte) (n int, err error) {
+	err = r.with(func(fd int) (err error) {
+		n, err = sys.GetxattrInto(fd, r.name, attr, buf)
+		return err
+	})
+	return n, err
 }
 
 // Setxattr sets an attribute; flags as in setxattr(2).
 func (r Ref) Setxattr(attr string, value []byte, flags int) error {
-	return sys.Setxattr(r.fd, r.name, attr, value, flags)
+	return r.with(func(fd int) error { return sys.Setxattr(fd, r.name, attr, value, flags) })
 }
 
 // Removexattr removes an attribute.
-func (r Ref) Removexattr(attr string) error { return sys.Removexattr(r.fd, r.name, attr) }
+func (r Ref) Removexattr(attr string) error {
+	return r.with(func(fd int) error { return sys.Removexattr(fd, r.name, attr) })
+}
 
 // Listxattr lists the names of the attributes.
-func (r Ref) Listxattr() ([]string, error) { return sys.Listxattr(r.fd, r.name) }
+func (r Ref) Listxattr() (names []string, err error) {
+	err = r.with(func(fd int) (err error) {
+		names, err = sys.Listxattr(fd, r.name)
+		return err
+	})
+	return names, err
+}
 
 // LinkTo gives the object one more name. EEXIST if the name is taken.
 func (r Ref) LinkTo(dir *Dir, name string) error {
-	if r.name == "" { // the way that needs no CAP_DAC_READ_SEARCH (linkat(2), AT_EMPTY_PATH)
-		return unix.Linkat(unix.AT_FDCWD, sys.ProcPath(r.fd, ""), dir.fd, name, unix.AT_SYMLINK_FOLLOW)
-	}
-	return unix.Linkat(r.fd, r.name, dir.fd, name, 0)
+	return r.with(func(fd int) error {
+		return dir.with(func(to int) error {
+			if r.name == "" { // the way that needs no CAP_DAC_READ_SEARCH (linkat(2), AT_EMPTY_PATH)
+				return unix.Linkat(unix.AT_FDCWD, sys.ProcPath(fd, ""), to, name, unix.AT_SYMLINK_FOLLOW)
+			}
+			return unix.Linkat(fd, r.name, to, name, 0)
+		})
+	})
 }
 
 // Handle is the persistent file handle of the object: see [sys.FileHandle].
-func (r Ref) Handle() (typ int32, handle []byte, err error) { return sys.FileHandle(r.fd, r.name) }
+func (r Ref) Handle() (typ int32, handle []byte, err error) {
+	err = r.with(func(fd int) (err error) {
+		typ, handle, err = sys.FileHandle(fd, r.name)
+		return err
+	})
+	return typ, handle, err
+}

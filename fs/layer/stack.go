@@ -45,8 +45,9 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 		return nil, err
 	}
 	s := &Stack{Spec: spec, Xattr: newXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
+	b := newBudget()
 	for _, path := range spec.Lower {
-		l, err := openLower(path)
+		l, err := openLower(path, b)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -55,7 +56,7 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 	}
 	if spec.Upper != "" {
 		var err error
-		if s.Upper, err = openUpper("upper layer", spec.Upper); err != nil {
+		if s.Upper, err = openUpper("upper layer", spec.Upper, b); err != nil {
 			s.Close()
 			return nil, err
 		}

@@ -253,7 +253,12 @@ func withoutPrivileges(mode uint32) uint32 {
 // StatFs implements fuse.RawFileSystem: the numbers of the file system that takes the writes.
 func (fs *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(fs.root.dir.top().FD(), &st); err != nil {
+	fd, err := fs.root.dir.top().Hold()
+	if err != nil {
+		return fs.status("statfs", "", err)
+	}
+	defer fs.root.dir.top().Done()
+	if err := unix.Fstatfs(fd, &st); err != nil {
 		return fs.status("statfs", "", err)
 	}
 	*out = fuse.StatfsOut{

@@ -61,19 +61,20 @@ func (fs *FS) copyUp(n *node, why copyUpFor) error {
 	if err != nil {
 		return err
 	}
-	opt := cow.Options{NoData: why.truncate, Origin: n.isDir() || src.Stat.Nlink == 1, Cancel: why.cancel}
+	brokenLink := !n.isDir() && src.Stat.Nlink > 1
+	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Cancel: why.cancel}
 	staged, err := fs.copier.Build(src, opt)
 	if err != nil {
 		return err
 	}
 	defer staged.Discard()
-	return fs.publishCopy(n, staged, opt.Origin, src.Stat.Nlink > 1)
+	return fs.publishCopy(n, staged, brokenLink)
 }
 
 // publishCopy puts a finished copy in the place of n. A copy of what has lost its name meanwhile stays without one.
 //
 // Precondition: n.copyMu is held.
-func (fs *FS) publishCopy(n *node, staged *layer.Staged, origin, brokenLink bool) error {
+func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error {
 	var st unix.Stat_t
 	if err := staged.Ref().Stat(&st); err != nil {
 		return err
@@ -97,23 +98,30 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, origin, brokenLink bool
 	defer n.mu.Unlock()
 
 	if n.dead {
+		if n.isDir() { // nothing of it can be changed but what nobody will see
+			return unix.ENOENT
+		}
 		keep = true
 		n.pin = pin
 		n.upper.Store(true)
 		return nil
 	}
-	if err := fs.publishIn(n.parent, n.name, staged, origin); err != nil {
+	if err := fs.publishIn(n.parent, n.name, staged, !brokenLink); err != nil {
 		return err
 	}
-	fs.nodes.rekey(n, keyOf(&st))
 	if n.isDir() {
 		keep = true
-		n.dir.upper.Store(layer.NewDir(pin, fs.stack.Upper))
+		dir, err := n.parent.dir.upper.Load().Adopt(pin, n.name)
+		if err != nil {
+			return err
+		}
+		n.dir.upper.Store(dir)
 	}
+	fs.nodes.rekey(n, keyOf(&st))
 	if brokenLink { // the copy is not the file that the other names stand for, and must not look like it
 		n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 	}
-	n.origin = origin
+	n.origin = !brokenLink
 	n.upper.Store(true)
 	return nil
 }

@@ -338,10 +338,13 @@ func (m *merger) openIn(i int) (dir *layer.Dir, stop bool, err error) {
 	at := m.fs.stack.Lowers[i].Root
 	for _, part := range strings.Split(m.name, "/") {
 		dir, stop, err := m.step(at, part)
+		if dir != nil {
+			err = dir.Pin() // its parent is closed here, so that it could not be opened again
+		}
 		if at != m.fs.stack.Lowers[i].Root {
 			at.Close()
 		}
-		if dir == nil {
+		if dir == nil || err != nil {
 			return nil, stop, err
 		}
 		at = dir

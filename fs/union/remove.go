@@ -87,6 +87,9 @@ func (fs *FS) removeDir(parent *node, name string, e *entry) error {
 	if err := fs.emptyLocked(n); err != nil {
 		return err
 	}
+	if err := fs.pinBefore(n, parent, name); err != nil {
+		return err
+	}
 	if err := fs.removeEmptyDir(parent, name, e, n); err != nil {
 		return err
 	}
@@ -157,7 +160,13 @@ func (fs *FS) clearUpper(parent *node, name string, n *node) error {
 // pinBefore gives the node a descriptor of its own before it loses the name that it is reached by, if somebody may
 // still have it open.
 func (fs *FS) pinBefore(n, parent *node, name string) error {
-	if n == nil || n.isDir() {
+	if n == nil {
+		return nil
+	}
+	if n.isDir() {
+		if upper := n.dir.upper.Load(); upper != nil {
+			return upper.Pin()
+		}
 		return nil
 	}
 	n.mu.Lock()

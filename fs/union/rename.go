@@ -124,6 +124,17 @@ func (r *rename) runLocked() error {
 	case !r.from.node.upper.Load(), r.exchange && !r.to.node.upper.Load():
 		return unix.ESTALE // it was replaced between prepare and here; the kernel's client looks up again
 	}
+	for _, n := range []*node{r.from.node, r.to.node} {
+		if n == nil || !n.isDir() || !n.upper.Load() {
+			continue
+		}
+		// Nobody may open the directory again by its name while that changes.
+		upper := n.dir.upper.Load()
+		if _, err := upper.Hold(); err != nil {
+			return err
+		}
+		defer upper.Done()
+	}
 	if r.exchange {
 		return r.swap()
 	}
@@ -236,6 +247,9 @@ func (r *rename) clearTarget() error {
 	if err := r.fs.emptyLocked(target); err != nil {
 		return err
 	}
+	if err := r.fs.pinBefore(target, r.to.parent, r.to.name); err != nil {
+		return err
+	}
 	if target.upper.Load() {
 		return r.fs.clearUpper(r.to.parent, r.to.name, target)
 	}
@@ -264,6 +278,9 @@ func (r *rename) moved(n *node, from, to *end) {
 		return
 	}
 	n.name = to.name
+	if n.isDir() {
+		n.dir.upper.Load().Moved(to.parent.dir.upper.Load(), to.name)
+	}
 	if n.parent != to.parent {
 		r.fs.nodes.moved(n, n.parent, to.parent)
 		n.parent = to.parent
