@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
 )
 
 // execute does one step of a plan, in the namespaces of the container. root is the descriptor of its root mount.
@@ -44,17 +46,13 @@ func execute(o op, root int) error {
 // verify fails unless the mounts that can be reached from the root are on the mount points want, sorted. An old
 // root that was not detached is seen as a second mount on "/", or as what is mounted on it.
 func verify(want []raw) error {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	entries, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
 	var have []raw
-	for line := range strings.Lines(string(table)) {
-		fields := strings.Fields(line) // proc_pid_mountinfo(5): id, parent, major:minor, root, mount point
-		if len(fields) < 5 {
-			return fmt.Errorf("mountinfo: line %q", line)
-		}
-		have = append(have, raw(fields[4]))
+	for _, e := range entries {
+		have = append(have, raw(e.MountPoint))
 	}
 	slices.Sort(have)
 	if !slices.Equal(have, want) {

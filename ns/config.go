@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"syscall"
 
@@ -31,7 +32,7 @@ type Config struct {
 	RequireMountPoints bool
 
 	// Mask is a list of absolute paths of directories that the container must not look into. An empty, read-only
-	// tmpfs is mounted on each.
+	// tmpfs is mounted on each. They must exist, and no part of a path may be a symbolic link.
 	Mask []string
 
 	// Argv is the program and its arguments. A name without a slash is looked up in the PATH of Env, inside
@@ -84,9 +85,9 @@ func (cfg *Config) check() error {
 	if cfg.Dir != "" && !strings.HasPrefix(cfg.Dir, "/") {
 		return bad(fmt.Errorf("working directory %q is relative", cfg.Dir), "give it from the container's root")
 	}
-	for _, path := range cfg.Mask {
-		if !strings.HasPrefix(path, "/") {
-			return bad(fmt.Errorf("masked path %q is relative", path), "give it from the container's root")
+	for _, dir := range cfg.Mask {
+		if !strings.HasPrefix(dir, "/") || path.Clean(dir) == "/" {
+			return bad(fmt.Errorf("cannot mask %q", dir), "give the absolute path of a directory below the root")
 		}
 	}
 	if len(cfg.Hostname) > hostNameMax {

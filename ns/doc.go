@@ -18,10 +18,9 @@
 // long as the container lives, since the kernel kills init when the thread that made it ends.
 //
 // Init is this same binary. [Init], called first in main, notices by argv[0] that it is needed and does not
-// return. It executes the plan step by step, starts the program, and from then on does
-// three things: it forwards signals to the program, it reaps every process of the container that dies without a
-// parent, and when the program ends it reports the exit code and ends too, upon which the kernel kills what is
-// left. It also ends when the supervisor does: by the kernel's signal, or if the supervisor died before that was
+// return. It executes the plan step by step, starts the program, and from then on does three things: it forwards
+// signals to the program, it reaps every process of the container that dies without a parent, and when the program
+// ends it reports the exit code and ends too, upon which the kernel kills what is left. It also ends when the supervisor does: by the kernel's signal, or if the supervisor died before that was
 // armed, by the end of file on the socket.
 //
 // The program stays in the session and the process group of the supervisor, so that it can use the terminal it was

@@ -104,7 +104,7 @@ func fix(o op, path string, errno syscall.Errno) string {
 		return "choose a working directory that the root has"
 	case verbExec:
 		switch errno {
-		case syscall.ENOENT:
+		case syscall.ENOENT, syscall.ENOTDIR:
 			return "the root must hold the program, and the interpreter or loader that it asks for"
 		case syscall.ENOEXEC:
 			return "give a binary for this machine, or a script that starts with #!"

@@ -95,8 +95,8 @@ func runInit() int {
 	return code
 }
 
-// shedDescriptors keeps the program from inheriting the descriptors that are meant for init only. Others of the host's
-// there are none (see clone), and those that the Go runtime has opened meanwhile must stay open.
+// shedDescriptors keeps the program from inheriting the descriptors that are meant for init only. There are no others
+// of the host's, see clone.
 func shedDescriptors() error {
 	if err := unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)

@@ -10,7 +10,7 @@ import (
 // What is masked is mounted over before anything of the program runs, read-only, and is in the list of mounts that is
 // verified.
 func TestMaskIsPlanned(t *testing.T) {
-	ops := plan(Config{Argv: []string{"sh"}, Mask: []string{"/var/lib/x"}})
+	ops := plan(Config{Argv: []string{"sh"}, Mask: []string{"/var/lib//x/"}})
 	mounted, verified := false, false
 	for _, o := range ops {
 		switch {
@@ -22,8 +22,5 @@ func TestMaskIsPlanned(t *testing.T) {
 	}
 	if !mounted || !verified {
 		t.Errorf("mounted %v, verified %v in the plan %v", mounted, verified, ops)
-	}
-	if err := (&Config{Argv: []string{"sh"}, Mask: []string{"x"}}).check(); err == nil {
-		t.Error("a relative path was accepted")
 	}
 }

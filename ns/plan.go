@@ -2,6 +2,7 @@ package ns
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -59,8 +60,9 @@ func plan(cfg Config) []op {
 		op{Verb: verbMount, FS: "sysfs", Path: "/sys", Attr: noAll | unix.MOUNT_ATTR_RDONLY},
 		op{Verb: verbMount, FS: "tmpfs", Path: "/dev", Options: []string{"mode=0755"}, Attr: unix.MOUNT_ATTR_NOSUID})
 	ops = append(ops, planDev()...)
-	for _, path := range cfg.Mask {
-		ops = append(ops, op{Verb: verbMount, FS: "tmpfs", Path: raw(path), Options: []string{"mode=0755"}, Attr: noAll | unix.MOUNT_ATTR_RDONLY})
+	for _, dir := range cfg.Mask {
+		ops = append(ops, op{Verb: verbMount, FS: "tmpfs", Path: raw(path.Clean(dir)), Options: []string{"mode=0755"},
+			Attr: noAll | unix.MOUNT_ATTR_RDONLY})
 	}
 	if cfg.ReadOnly {
 		ops = append(ops, op{Verb: verbReadOnly})

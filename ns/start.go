@@ -29,6 +29,9 @@ var initEnv = []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxpro
 // Start launches a program in a container, and returns when it runs. The container ends with its program, and with
 // this process, however that dies. If it cannot be started the error is an [*Error] and nothing is left of it but
 // the directories it made for mount points.
+//
+// Start makes all descriptors of this process above 2 close-on-exec. Most are; the others are what it inherited
+// itself, and a container must not have.
 func Start(cfg Config) (*Container, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -74,8 +77,8 @@ func (c *Container) clone(cfg Config) (*os.File, error) {
 	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "supervisor")
 	defer theirs.Close()
 
-	// What this process has itself inherited from the host is not for init. Here is the place to see to it: in init,
-	// descriptors may be those of the Go runtime already.
+	// What this process has inherited itself is not for init. Here is the place to see to it: init could not close it
+	// without closing what the Go runtime may have opened there before main.
 	if err := unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		ours.Close()
 		return nil, cloneError(fmt.Errorf("close_range: %w", err))

@@ -1,0 +1,249 @@
+package ns_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/ns"
+)
+
+func TestExitCode(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"exit", "0"}, 0},
+		{[]string{"exit", "3"}, 3},
+		{[]string{"exit", "125"}, 125},
+		{[]string{"exit", "255"}, 255},
+		{[]string{"kill", "0", "9"}, 128 + 9},
+		{[]string{"kill", "0", "15"}, 128 + 15},
+		{[]string{"kill", "1", "15"}, 128 + 15}, // init forwards it
+	} {
+		if _, code := output(t, config(t, c.args...)); code != c.want {
+			t.Errorf("%q: exit code %d, want %d", c.args, code, c.want)
+		}
+	}
+}
+
+// TestProgram checks how the program is found, and the codes for one that cannot be run.
+func TestProgram(t *testing.T) {
+	dir := newDir(t)
+	for name, file := range map[string]struct {
+		mode    os.FileMode
+		content string
+	}{
+		"plain":    {0o644, "x"},
+		"empty":    {0o755, ""},
+		"lost":     {0o755, "#!/no/such/shell\n"},
+		"bin/late": {0o755, "#!/probe args\n"},
+		"a/late":   {0o644, "not executable, so not taken"},
+		"a/plain":  {0o644, "x"},
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(file.content), file.mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		program, dir string
+		code         int // 0: runs
+		err          error
+	}{
+		{"/probe", "", 0, nil},
+		{"./probe", "/", 0, nil},
+		{"../probe", "/bin", 0, nil},
+		{"late", "", 0, nil},
+		{"nosuch", "", 127, syscall.ENOENT},
+		{"probe", "", 127, syscall.ENOENT}, // not in PATH
+		{"/nosuch", "", 127, syscall.ENOENT},
+		{"/lost", "", 127, syscall.ENOENT},
+		{"/plain", "", 126, syscall.EACCES},
+		{"plain", "", 126, syscall.EACCES},
+		{"/bin", "", 126, syscall.EACCES},
+		{"/empty", "", 126, syscall.ENOEXEC},
+		{"/probe/x", "", 126, syscall.ENOTDIR},
+		{"/probe", "/nosuch", 125, syscall.ENOENT},
+		{"/probe", "/plain", 125, syscall.ENOTDIR},
+		{"/probe", "/proc/self/fd/3", 125, syscall.ENOTDIR},
+	} {
+		cfg := ns.Config{Root: cloneDir(t, dir), Argv: []string{c.program, "args"}, Env: []string{"PATH=/a:/bin"}, Dir: c.dir}
+		if c.code == 0 {
+			if _, code := output(t, cfg); code != 0 {
+				t.Errorf("%s in %q: exit code %d", c.program, c.dir, code)
+			}
+			continue
+		}
+		e := startError(t, cfg)
+		if !errors.Is(e, c.err) || e.ExitCode() != c.code || e.Fix == "" {
+			t.Errorf("%s in %q: %v, code %d; want %v, code %d, and a fix", c.program, c.dir, e, e.ExitCode(), c.err, c.code)
+		}
+	}
+}
+
+func TestArgumentsAndEnvironment(t *testing.T) {
+	cfg := config(t, "args", "", "a b", "\xff\xfe", "\u2028")
+	if out, _ := output(t, cfg); out != fmt.Sprintf("%q\n", cfg.Argv[2:]) {
+		t.Errorf("arguments %s", out)
+	}
+	t.Setenv("UNIONFSD_SECRET", "host")
+	cfg = config(t, "env")
+	cfg.Env = []string{"A=\xff", "B=", "GODEBUG=x=y"}
+	if out, _ := output(t, cfg); out != fmt.Sprintf("%q\n", cfg.Env) {
+		t.Errorf("environment %s", out)
+	}
+	cfg = config(t, "cat", "/proc/1/environ")
+	if out, _ := output(t, cfg); strings.Contains(out, "UNIONFSD_SECRET") {
+		t.Errorf("environment of init %q", out)
+	}
+}
+
+func TestDir(t *testing.T) {
+	for dir, want := range map[string]string{"": "/", "/": "/", "/proc": "/proc", "/dev/../dev/shm": "/dev/shm"} {
+		cfg := config(t, "pwd")
+		cfg.Dir = dir
+		if out, _ := output(t, cfg); out != want+"\n" {
+			t.Errorf("%q: in %q, want %q", dir, out, want)
+		}
+	}
+}
+
+// TestConfigErrors checks that nothing is started for a configuration that cannot be right.
+func TestConfigErrors(t *testing.T) {
+	root := cloneDir(t, newDir(t))
+	file, err := os.Open(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ok := ns.Config{Root: root, Argv: []string{"/probe"}}
+	for name, change := range map[string]func(*ns.Config){
+		"closed root":       func(c *ns.Config) { c.Root = 1 << 20 },
+		"no root":           func(c *ns.Config) { c.Root = -1 },
+		"root is a file":    func(c *ns.Config) { c.Root = int(file.Fd()) },
+		"no program":        func(c *ns.Config) { c.Argv = nil },
+		"empty program":     func(c *ns.Config) { c.Argv = []string{""} },
+		"zero byte":         func(c *ns.Config) { c.Argv = []string{"a", "b\x00c"} },
+		"relative dir":      func(c *ns.Config) { c.Dir = "a" },
+		"relative mask":     func(c *ns.Config) { c.Mask = []string{"a"} },
+		"masked root":       func(c *ns.Config) { c.Mask = []string{"/proc/.."} },
+		"long host name":    func(c *ns.Config) { c.Hostname = strings.Repeat("a", 65) },
+		"variable, no =":    func(c *ns.Config) { c.Env = []string{"A"} },
+		"variable, no name": func(c *ns.Config) { c.Env = []string{"=A"} },
+	} {
+		cfg := ok
+		change(&cfg)
+		e := startError(t, cfg)
+		if e.Step != "configure" || e.Fix == "" || e.ExitCode() != 125 || strings.Contains(e.Error(), "\n") {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+	// The mount was not used up.
+	if _, code := output(t, ns.Config{Root: root, Argv: []string{"/probe", "exit", "0"}}); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestFailedSteps makes steps of the plan fail, and looks for what is left.
+func TestFailedSteps(t *testing.T) {
+	symlink := func(name string) func(string) error {
+		return func(dir string) error { return os.Symlink("/outside", filepath.Join(dir, name)) }
+	}
+	file := func(dir string) error { return os.WriteFile(filepath.Join(dir, "sys"), nil, 0o755) }
+	for _, c := range []struct {
+		name    string
+		prepare func(dir string) error
+		change  func(cfg *ns.Config)
+		step    string
+		path    string
+		err     error
+	}{
+		{"symlink at /proc", symlink("proc"), nil, "mount proc on /proc", "/proc", syscall.ELOOP},
+		{"symlink at /sys", symlink("sys"), nil, "mount sysfs on /sys", "/sys", syscall.ELOOP},
+		{"symlink at /dev", symlink("dev"), nil, "mount tmpfs on /dev", "/dev", syscall.ELOOP},
+		{"file at /sys", file, nil, "mount sysfs on /sys", "/sys", syscall.ENOTDIR},
+		{"missing", nil, func(cfg *ns.Config) { cfg.RequireMountPoints = true }, "mount proc on /proc", "/proc", syscall.ENOENT},
+		{"read-only", nil, func(cfg *ns.Config) {
+			attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+			if err := unix.MountSetattr(cfg.Root, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+				t.Fatal(err)
+			}
+		}, "mkdir /dev", "/dev", syscall.EROFS},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := newDir(t)
+			outside := filepath.Join(filepath.Dir(dir), "outside")
+			if err := os.Mkdir(outside, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if c.prepare != nil {
+				if err := c.prepare(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cfg := ns.Config{Root: cloneDir(t, dir), Argv: []string{"/probe", "exit", "0"}}
+			if c.change != nil {
+				c.change(&cfg)
+			}
+			mounts := mountinfo(t)
+			e := startError(t, cfg)
+			if e.Step != c.step || e.Path != c.path || !errors.Is(e, c.err) || e.Fix == "" || e.ExitCode() != 125 {
+				t.Errorf("step %q, path %q: %v; want step %q, path %q, %v, and a fix", e.Step, e.Path, e, c.step, c.path, c.err)
+			}
+			if strings.Contains(e.Error(), "\n") {
+				t.Errorf("more than one line: %v", e)
+			}
+			if now := mountinfo(t); now != mounts {
+				t.Errorf("mounts before\n%s\nand after\n%s", mounts, now)
+			}
+			if n := len(children(t)); n != 0 {
+				t.Errorf("%d processes are left", n)
+			}
+		})
+	}
+}
+
+// TestRootErrors checks roots that are not detached mounts, or were used before.
+func TestRootErrors(t *testing.T) {
+	dir := newDir(t)
+	plain, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(plain)
+	argv := []string{"/probe", "exit", "0"}
+	used := cloneDir(t, dir)
+	output(t, ns.Config{Root: used, Argv: argv})
+	for name, root := range map[string]int{"directory": plain, "used": used} {
+		e := startError(t, ns.Config{Root: root, Argv: argv})
+		if e.Step != "attach the root" || !errors.Is(e, syscall.EINVAL) || e.Fix == "" {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+// startError starts cfg, which must fail with an *ns.Error.
+func startError(t *testing.T, cfg ns.Config) *ns.Error {
+	t.Helper()
+	c, err := ns.Start(cfg)
+	if err == nil {
+		_ = c.Signal(os.Kill)
+		_, _ = c.Wait()
+		t.Fatalf("%q started", cfg.Argv)
+	}
+	var e *ns.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("not an ns.Error: %v", err)
+	}
+	return e
+}
