@@ -12,12 +12,15 @@ import (
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
 )
 
-// TempDir is t.TempDir, with symlinks resolved. What is still mounted below it at the end of the test is
-// unmounted, lazily, before the directory is removed, and fails the test.
+// TempDir is t.TempDir, with symlinks resolved, and all users may get there. What is still mounted below it at the
+// end of the test is unmounted, lazily, before the directory is removed, and fails the test.
 func TempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // MkdirTemp's
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -80,6 +80,9 @@ func runGuarded(m interface{ Run() int }) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if err := os.Chmod(tmp, 0o711); err != nil { // checks act as other users, too
+		return 1, err
+	}
 	if err := os.Setenv("TMPDIR", tmp); err != nil {
 		return 1, err
 	}

@@ -116,7 +116,9 @@ var copyup = []check{
 		for _, name := range []string{"f", "d", "s", "p"} {
 			before[name] = u.stat(name).Ino
 			u.ok(u.chown(name, 1, 1))
-			equal(u, u.stat(name).Ino, before[name])
+			if now := u.stat(name).Ino; now != before[name] {
+				u.Errorf("%s had number %d, and has %d", name, before[name], now)
+			}
 		}
 		equal(u, u.fstat(fd).Ino, before["f"])
 	}},

@@ -1,0 +1,70 @@
+package difftest_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/unionfsd/unionfsd/fs/mount/difftest"
+	"github.com/unionfsd/unionfsd/fs/mount/mounttest"
+	"github.com/unionfsd/unionfsd/fs/overlayfs"
+	"github.com/unionfsd/unionfsd/fs/union"
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+var (
+	first  = flag.Int64("difftest.seed", 1, "the first seed")
+	seeds  = flag.Int64("difftest.seeds", 5, "how many seeds")
+	ops    = flag.Int("difftest.ops", 500, "how many operations for each seed")
+	file   = flag.String("difftest.case", "", "run the case in this file, not those of seeds")
+	shrink = flag.Duration("difftest.shrink", 30*time.Second, "how long to look for a smaller case; 0 prints the case as it is")
+)
+
+var (
+	kernel = mounttest.NewServer(overlayfs.Backend{})
+	fuse   = mounttest.NewServer(union.Backend{})
+)
+
+func TestMain(m *testing.M) { testfs.Main(m) }
+
+// TestDifferences compares the union with the kernel's overlayfs.
+func TestDifferences(t *testing.T) {
+	testfs.NeedRoot(t)
+	if *file != "" {
+		text, err := os.ReadFile(*file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := difftest.Parse(string(text))
+		if err != nil {
+			t.Fatalf("%s: %v", *file, err)
+		}
+		compare(t, kernel, fuse, c)
+		return
+	}
+	for seed := *first; seed < *first+*seeds; seed++ {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			compare(t, kernel, fuse, difftest.Generate(seed, *ops))
+			if t.Failed() {
+				t.Logf("again: go test ./fs/mount/difftest -run TestDifferences -difftest.seed=%d -difftest.seeds=1 -difftest.ops=%d", seed, *ops)
+			}
+		})
+	}
+}
+
+func compare(t *testing.T, a, b *mounttest.Server, c difftest.Case) {
+	t.Helper()
+	f, err := difftest.Run(t, a, b, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f == nil {
+		return
+	}
+	if *shrink > 0 {
+		c, f = difftest.Shrink(t, a, b, c, f, *shrink)
+	}
+	t.Errorf("%s and %s differ at %s", a.Name(), b.Name(), f.Report(a, b, c))
+}

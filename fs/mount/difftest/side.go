@@ -1,0 +1,149 @@
+package difftest
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/mount/mounttest"
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+// slots is how many files a side keeps open.
+const slots = 4
+
+// side is one of the two unions, and the files that are open on it.
+type side struct {
+	testing.TB
+	server  *mounttest.Server
+	spec    layer.Spec
+	dir     string // where it is mounted
+	mounted *mounttest.Mount
+	open    [slots]int // descriptors; -1 is none
+	start   time.Time  // times from here on are not compared
+}
+
+// newSide makes the layers of c and mounts them.
+func newSide(t testing.TB, s *mounttest.Server, c Case, start time.Time) (*side, error) {
+	t.Helper()
+	dirs := testfs.Layers(t, len(c.Lower)+3)
+	x := &side{TB: t, server: s, dir: dirs[0], start: start}
+	x.spec = layer.Spec{Upper: dirs[1], Work: dirs[2], Lower: dirs[3:]}
+	for i, text := range c.Lower {
+		tree, err := testfs.Parse(text)
+		if err == nil {
+			err = tree.Write(x.spec.Lower[i])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+	}
+	for i := range x.open {
+		x.open[i] = -1
+	}
+	x.mount()
+	return x, nil
+}
+
+func (s *side) mount() {
+	s.Helper()
+	s.mounted = s.server.Mount(s, s.spec, s.dir)
+}
+
+// unmount closes what is open and unmounts.
+func (s *side) unmount() {
+	s.Helper()
+	for i := range s.open {
+		s.closeSlot(i)
+	}
+	s.mounted.Unmount()
+}
+
+func (s *side) closeSlot(i int) error {
+	fd := s.open[i]
+	s.open[i] = -1
+	return unix.Close(fd) // EBADF for none
+}
+
+// merged is the tree that the union shows, upper what is in its upper layer.
+func (s *side) merged() string { return testfs.Fingerprint(s.dir, testfs.Options{Since: s.start}) }
+func (s *side) upper() string {
+	return testfs.Fingerprint(s.spec.Upper, testfs.Options{Layer: true, Since: s.start})
+}
+
+// path is where name is in the union.
+func (s *side) path(name string) string { return s.dir + "/" + name }
+
+// do does one operation and returns what is to be compared of it.
+func (s *side) do(o Op) string {
+	k := kindNamed(o.Kind)
+	if !o.User {
+		return k.do(s, o.Args)
+	}
+	// File system ids belong to the thread, and drop the capabilities that go with them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	setIDs(1000)
+	defer setIDs(0)
+	return k.do(s, o.Args)
+}
+
+func setIDs(id int) {
+	if err := errors.Join(unix.Setfsgid(id), unix.Setfsuid(id)); err != nil {
+		panic(err)
+	}
+}
+
+// result is how an error is compared.
+func result(err error) string {
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.As(err, &errno):
+		return unix.ErrnoName(errno)
+	}
+	return err.Error()
+}
+
+// results is the result of an operation that returned something.
+func results(v any, err error) string {
+	if err != nil {
+		return result(err)
+	}
+	return fmt.Sprintf("ok %v", v)
+}
+
+// number reads an argument that is a number, octal if it is a mode.
+func number(s string, base int) int {
+	n, err := strconv.ParseInt(s, base, 64)
+	if err != nil {
+		panic(err) // a case that was edited by hand, badly
+	}
+	return int(n)
+}
+
+// slotFD is the descriptor in a slot.
+func (s *side) slotFD(arg string) int { return s.open[number(arg, 10)%slots] }
+
+// describe is what stat told, without what two unions cannot have the same.
+func (s *side) describe(st *unix.Stat_t) string {
+	size := st.Size
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		size = 0 // of the file system's choice
+	}
+	mtime := "new"
+	if t := time.Unix(st.Mtim.Unix()); t.Before(s.start) {
+		mtime = t.UTC().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("mode=%o owner=%d:%d size=%d nlink=%d rdev=%x mtime=%s", st.Mode, st.Uid, st.Gid, size, st.Nlink, st.Rdev, mtime)
+}
+
+func (s *side) proc(fd int) string { return filepath.Join("/proc/self/fd", strconv.Itoa(fd)) }
