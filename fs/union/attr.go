@@ -108,7 +108,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 func (fs *FS) replyAttr(n *node, out *fuse.AttrOut) fuse.Status {
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
-		return fs.status("getattr", n.name, err)
+		return fs.nodeStatus("getattr", n, err)
 	}
 	fs.fillAttr(n, &st, &out.Attr)
 	out.SetTimeout(fs.attrTTL(n))
@@ -124,7 +124,7 @@ func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	var stx unix.Statx_t
 	err := n.use(func(r layer.Ref) error { return r.Statx(unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx) })
 	if err != nil {
-		return fs.status("statx", n.name, err)
+		return fs.nodeStatus("statx", n, err)
 	}
 	out.Statx = fuse.Statx{
 		Mask:           stx.Mask & (unix.STATX_BASIC_STATS | unix.STATX_BTIME),
@@ -158,10 +158,10 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	}
 	size, truncate := in.GetSize()
 	if err := fs.ensureUpper(n, copyUpFor{truncate: truncate && size == 0, cancel: cancel}); err != nil {
-		return fs.status("setattr", n.name, err)
+		return fs.nodeStatus("setattr", n, err)
 	}
 	if err := n.use(func(r layer.Ref) error { return fs.change(r, in) }); err != nil {
-		return fs.status("setattr", n.name, err)
+		return fs.nodeStatus("setattr", n, err)
 	}
 	return fs.replyAttr(n, out)
 }

@@ -279,18 +279,31 @@ func (v *view) close() error {
 		}
 		return nil
 	}
-	if err := abort(v.connection); err != nil && !v.ended() {
+	if err := v.abortIfAlive(); err != nil {
 		return err
 	}
 	<-v.done
 	return v.device.close()
 }
 
-func (v *view) ended() bool {
-	select {
-	case <-v.done:
-		return true
-	default:
-		return false
+// abortIfAlive aborts the connection if it still is one. Its number is the one of another union by the time that ours
+// has ended, so it is used only while threads wait for requests: their waiting ends with the connection.
+func (v *view) abortIfAlive() error {
+	const (
+		tick   = 10 * time.Millisecond
+		enough = 3 // ticks in a row after which a thread is not just about to notice the end
+	)
+	for alive := 0; alive < enough; {
+		select {
+		case <-v.done:
+			return nil
+		case <-time.After(tick):
+		}
+		if v.device.waiting.Load() > 0 {
+			alive++
+		} else {
+			alive = 0 // all threads are at work: it ends when they have done
+		}
 	}
+	return abort(v.connection)
 }

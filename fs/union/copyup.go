@@ -40,10 +40,13 @@ func (fs *FS) topmostLower(n *node) *node {
 	if n.isDead() {
 		return n
 	}
-	for n.parent != nil && !n.parent.upper.Load() {
-		n = n.parent
+	for {
+		parent, _ := n.place()
+		if parent == nil || parent.upper.Load() {
+			return n
+		}
+		n = parent
 	}
-	return n
 }
 
 // copyUp makes n a node of the upper layer, whose parent is one already. Nothing but n waits for it.
@@ -92,8 +95,9 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error 
 
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	n.parent.entriesMu.Lock()
-	defer n.parent.entriesMu.Unlock()
+	parent, name := n.place()
+	parent.entriesMu.Lock()
+	defer parent.entriesMu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
@@ -106,12 +110,15 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error 
 		n.upper.Store(true)
 		return nil
 	}
-	if err := fs.publishIn(n.parent, n.name, staged, !brokenLink); err != nil {
+	if n.parent != parent || n.name != name {
+		return unix.ESTALE // it was moved on the host meanwhile: the kernel's client looks it up again
+	}
+	if err := fs.publishIn(parent, name, staged, !brokenLink); err != nil {
 		return err
 	}
 	if n.isDir() {
 		keep = true
-		dir, err := n.parent.dir.upper.Load().Adopt(pin, n.name)
+		dir, err := parent.dir.upper.Load().Adopt(pin, name)
 		if err != nil {
 			return err
 		}

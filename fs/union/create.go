@@ -78,7 +78,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 		return fuse.Status(unix.ESTALE)
 	}
 	if err := fs.ensureUpper(parent, copyUpFor{cancel: cancel}); err != nil {
-		return fs.status("tmpfile", parent.name, err)
+		return fs.nodeStatus("tmpfile", parent, err)
 	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
@@ -88,12 +88,12 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 		return err
 	})
 	if err != nil {
-		return fs.status("tmpfile", parent.name, err)
+		return fs.nodeStatus("tmpfile", parent, err)
 	}
 	n, st, err := fs.unnamedNode(parent, fd)
 	if err != nil {
 		unix.Close(fd)
-		return fs.status("tmpfile", parent.name, err)
+		return fs.nodeStatus("tmpfile", parent, err)
 	}
 	fs.fillEntry(n, &st, &out.EntryOut)
 	fs.replyOpen(fs.handles.addFile(n, fd, true, int(in.Flags)), &out.OpenOut)
@@ -109,7 +109,7 @@ func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
 	if err != nil {
 		return nil, st, err
 	}
-	n := &node{kind: unix.S_IFREG, parent: parent, pin: pin, dead: true, from: fs.stack.Upper}
+	n := &node{kind: unix.S_IFREG, parent: parent, pin: pin, dead: true, linkable: true, from: fs.stack.Upper}
 	n.upper.Store(true)
 	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 	return fs.nodes.add(n, keyOf(&st)), st, nil
@@ -161,13 +161,7 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 // createPlain makes the object where the upper directory has nothing of the name.
 func (fs *FS) createPlain(c creation) error {
 	dir := c.parent.dir.upper.Load()
-	err := sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
-	if err != nil || !c.dir || len(c.parent.dir.lowers) == 0 {
-		return err
-	}
-	// No lower layer has the name now, but one may get it; and the mark spares the lookups below
-	// (ovl_create_upper).
-	return whiteout.SetOpaque(dir.At(c.name), fs.stack.Xattr)
+	return sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
 }
 
 // createOverWhiteout makes the object aside and puts it in the place of the whiteout in one step. Like

@@ -105,7 +105,7 @@ func (d *device) loop() {
 				continue
 			}
 			d.waiting.Add(-1)
-			if err != unix.ENODEV { // ENODEV: unmounted
+			if err != unix.ENODEV && err != unix.ECONNABORTED { // unmounted; aborted, by us or by its end
 				d.fail(fmt.Errorf("read /dev/fuse: %w", err))
 			}
 			return

@@ -36,17 +36,17 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	flags := backingFlags(in.Flags)
 	if flags != unix.O_RDONLY {
 		if err := fs.ensureUpper(n, copyUpFor{truncate: flags&unix.O_TRUNC != 0, cancel: cancel}); err != nil {
-			return fs.status("open", n.name, err)
+			return fs.nodeStatus("open", n, err)
 		}
 	}
 	fd, upper, err := openNode(n, flags)
 	if err != nil {
-		return fs.status("open", n.name, err)
+		return fs.nodeStatus("open", n, err)
 	}
 	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 		if err := dropPrivileges(layer.RefFD(fd)); err != nil {
 			unix.Close(fd)
-			return fs.status("open", n.name, err)
+			return fs.nodeStatus("open", n, err)
 		}
 	}
 	fs.replyOpen(fs.handles.addFile(n, fd, upper, flags), out)
@@ -121,7 +121,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 		return nil
 	})
 	if err != nil {
-		return nil, fs.status("read", f.node.name, err)
+		return nil, fs.nodeStatus("read", f.node, err)
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
@@ -141,7 +141,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		return sys.PwriteAll(fd, data, int64(in.Offset))
 	})
 	if err != nil {
-		return 0, fs.status("write", f.node.name, err)
+		return 0, fs.nodeStatus("write", f.node, err)
 	}
 	return uint32(len(data)), fuse.OK
 }
@@ -156,7 +156,7 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fuse.OK
 	}
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
-	return fs.status("fsync", f.node.name, f.with(func(fd int) error {
+	return fs.nodeStatus("fsync", f.node, f.with(func(fd int) error {
 		if in.FsyncFlags&dataOnly != 0 {
 			return sys.Retry(func() error { return unix.Fdatasync(fd) })
 		}
@@ -170,9 +170,21 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if f == nil {
 		return fuse.EBADF
 	}
-	return fs.status("fallocate", f.node.name, f.with(func(fd int) error {
+	return fs.nodeStatus("fallocate", f.node, f.with(func(fd int) error {
+		if err := dropAsUser(&in.InHeader, fd); err != nil {
+			return err
+		}
 		return sys.Retry(func() error { return unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length)) })
 	}))
+}
+
+// dropAsUser clears set-user-id and set-group-id of a file that the caller changes with a request that does not say
+// whether it should be done. CAP_FSETID of the caller is not known here; the superuser is taken to have it.
+func dropAsUser(caller *fuse.InHeader, fd int) error {
+	if caller.Uid == 0 {
+		return nil
+	}
+	return dropPrivileges(layer.RefFD(fd))
 }
 
 // Lseek implements fuse.RawFileSystem. The kernel asks only for SEEK_DATA and SEEK_HOLE.
@@ -181,7 +193,7 @@ func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fus
 	if f == nil {
 		return fuse.EBADF
 	}
-	return fs.status("lseek", f.node.name, f.with(func(fd int) error {
+	return fs.nodeStatus("lseek", f.node, f.with(func(fd int) error {
 		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
 		out.Offset = uint64(off)
 		return err
@@ -196,11 +208,14 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	}
 	var copied int
 	err := to.with(func(out int) error {
+		if err := dropAsUser(&in.InHeader, out); err != nil {
+			return err
+		}
 		return from.with(func(src int) (err error) {
 			offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 			copied, err = unix.CopyFileRange(src, &offIn, out, &offOut, int(min(in.Len, maxWrite)), int(in.Flags))
 			return err
 		})
 	})
-	return uint32(copied), fs.status("copy_file_range", to.node.name, err)
+	return uint32(copied), fs.nodeStatus("copy_file_range", to.node, err)
 }

@@ -169,3 +169,14 @@ func (fs *FS) status(op, name string, err error) fuse.Status {
 	fs.log.Printf("%s %q: %v", op, name, err)
 	return fuse.EIO
 }
+
+// nodeStatus is status for an operation on a node.
+func (fs *FS) nodeStatus(op string, n *node, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	n.mu.RLock()
+	name := n.name
+	n.mu.RUnlock()
+	return fs.status(op, name, err)
+}

@@ -28,20 +28,20 @@ func (fs *FS) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out 
 	case fsIocGetFlags, fsIocFsGetXattr, fsIocGetVersion:
 	case fsIocSetFlags, fsIocFsSetXattr:
 		if err := fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
-			return fs.status("ioctl", n.name, err)
+			return fs.nodeStatus("ioctl", n, err)
 		}
 	default:
 		return fuse.Status(unix.ENOTTY)
 	}
 	fd, _, err := openNode(n, unix.O_RDONLY)
 	if err != nil {
-		return fs.status("ioctl", n.name, err)
+		return fs.nodeStatus("ioctl", n, err)
 	}
 	defer unix.Close(fd)
 	var arg [largestIoctlSize]byte
 	copy(arg[:], inbuf)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(in.Cmd), uintptr(unsafe.Pointer(&arg))); errno != 0 {
-		return fs.status("ioctl", n.name, errno)
+		return fs.nodeStatus("ioctl", n, errno)
 	}
 	copy(outbuf, arg[:])
 	return fuse.OK

@@ -13,6 +13,9 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	if parent == nil || n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	if !n.mayLink() {
+		return fuse.ENOENT
+	}
 	for _, up := range []*node{n, parent} {
 		if err := fs.ensureUpper(up, copyUpFor{cancel: cancel}); err != nil {
 			return fs.status("link", name, err)
@@ -24,6 +27,13 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	}
 	fs.fillEntry(linked, &st, out)
 	return fuse.OK
+}
+
+// mayLink reports whether the node can get one more name: what has lost its last one cannot (vfs_link).
+func (n *node) mayLink() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return !n.dead || n.linkable
 }
 
 func (fs *FS) link(parent *node, name string, n *node) (*node, unix.Stat_t, error) {
@@ -79,7 +89,7 @@ func (fs *FS) revive(n, parent *node, name string) {
 		unix.Close(n.pin)
 		n.pin = -1
 	}
-	n.dead = false
+	n.dead, n.linkable = false, false
 	n.name = name
 	if n.parent != parent {
 		fs.nodes.moved(n, n.parent, parent)

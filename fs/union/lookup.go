@@ -95,11 +95,14 @@ func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error
 func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	k := entryKey(parent, name, e)
 	if n := fs.nodes.find(k, true); n != nil {
-		if n.kind == e.st.Mode&unix.S_IFMT {
-			return n, nil
+		if n.kind != e.st.Mode&unix.S_IFMT {
+			fs.nodes.forget(n.id, 1) // the inode number was given to something else under our feet
+			return nil, unix.ESTALE
 		}
-		fs.nodes.forget(n.id, 1) // the inode number was given to something else under our feet
-		return nil, unix.ESTALE
+		if e.where == inLower {
+			fs.follow(n, parent, name, e)
+		}
+		return n, nil
 	}
 	n := &node{kind: e.st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: e.dir.Layer()}
 	n.upper.Store(e.where == inUpper)
@@ -120,6 +123,28 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	}
 	n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
 	return fs.nodes.add(n, k), nil
+}
+
+// follow notes where a node of a lower layer is found now, if somebody renamed it on the host.
+func (fs *FS) follow(n, parent *node, name string, e *entry) {
+	if p, at := n.place(); p == parent && at == name {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.upper.Load() || n.dead || n.parent == nil {
+		return
+	}
+	n.name = name
+	if n.isDir() {
+		n.dir.lowers[0].Moved(e.dir, name)
+	} else {
+		n.lower = e.dir.At(name)
+	}
+	if n.parent != parent {
+		fs.nodes.moved(n, n.parent, parent)
+		n.parent = parent
+	}
 }
 
 // entryKey is the key of the node that an entry belongs to.
@@ -402,5 +427,5 @@ func (fs *FS) Readlink(_ <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.S
 		target, err = r.Readlink()
 		return err
 	})
-	return []byte(target), fs.status("readlink", n.name, err)
+	return []byte(target), fs.nodeStatus("readlink", n, err)
 }

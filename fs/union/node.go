@@ -25,14 +25,15 @@ type node struct {
 	ino   atomic.Uint64 // what st_ino shows
 	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
 
-	mu     sync.RWMutex
-	parent *node     // nil for the root; it is kept while it has children
-	name   string    // the name in parent by which the node is reached
-	lower  layer.Ref // where a node of a lower layer is found; not for directories
-	from   *layer.Layer
-	pin    int  // O_PATH descriptor by which the node is reached instead, once it has lost its name; or -1
-	dead   bool // it has no name in the union any more
-	origin bool // it may be a copy of a lower object
+	mu       sync.RWMutex
+	parent   *node     // nil for the root; it is kept while it has children
+	name     string    // the name in parent by which the node is reached
+	lower    layer.Ref // where a node of a lower layer is found; not for directories
+	from     *layer.Layer
+	pin      int  // O_PATH descriptor by which the node is reached instead, once it has lost its name; or -1
+	dead     bool // it has no name in the union
+	linkable bool // it never had one and may get one: O_TMPFILE
+	origin   bool // it may be a copy of a lower object
 
 	dir *directory // of a directory, else nil
 }
@@ -85,10 +86,9 @@ func (n *node) stat(st *unix.Stat_t) error {
 	return n.use(func(r layer.Ref) error { return r.Stat(st) })
 }
 
-// placeLocked returns the directory and the name of the node.
-//
-// Precondition: FS.renameMu is held.
-func (n *node) placeLocked() (*node, string) {
+// place returns the directory and the name of the node. They stay so while FS.renameMu is held, but for a node of a
+// lower layer that somebody moves on the host.
+func (n *node) place() (*node, string) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.parent, n.name

@@ -96,7 +96,7 @@ func (fs *FS) snapshot(in *fuse.ReadIn) ([]dirent, error) {
 	n := h.node
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent, _ := n.placeLocked()
+	parent, _ := n.place()
 	if parent == nil {
 		parent = n
 	}
@@ -126,8 +126,8 @@ func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	fd, err := upper.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
-		return fs.status("fsyncdir", n.name, err)
+		return fs.nodeStatus("fsyncdir", n, err)
 	}
 	defer unix.Close(fd)
-	return fs.status("fsyncdir", n.name, sys.Retry(func() error { return unix.Fsync(fd) }))
+	return fs.nodeStatus("fsyncdir", n, sys.Retry(func() error { return unix.Fsync(fd) }))
 }

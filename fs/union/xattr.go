@@ -25,7 +25,7 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, de
 		size = uint32(got)
 		return err
 	})
-	return size, fs.status("getxattr", n.name, err)
+	return size, fs.nodeStatus("getxattr", n, err)
 }
 
 // ListXAttr implements fuse.RawFileSystem.
@@ -40,7 +40,7 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (
 		return err
 	})
 	if err != nil {
-		return 0, fs.status("listxattr", n.name, err)
+		return 0, fs.nodeStatus("listxattr", n, err)
 	}
 	var list []byte
 	for _, disk := range names {
@@ -72,7 +72,7 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	if err := fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
-		return fs.status("setxattr", n.name, err)
+		return fs.nodeStatus("setxattr", n, err)
 	}
 	err := n.use(func(r layer.Ref) error {
 		if err := r.Setxattr(disk, data, int(in.Flags)); err != nil {
@@ -83,7 +83,7 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 		}
 		return nil
 	})
-	return fs.status("setxattr", n.name, err)
+	return fs.nodeStatus("setxattr", n, err)
 }
 
 func clearSetgid(r layer.Ref) error {
@@ -107,12 +107,12 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 			return err
 		})
 		if err != nil {
-			return fs.status("removexattr", n.name, err)
+			return fs.nodeStatus("removexattr", n, err)
 		}
 	}
 	if err := fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
-		return fs.status("removexattr", n.name, err)
+		return fs.nodeStatus("removexattr", n, err)
 	}
 	err := n.use(func(r layer.Ref) error { return r.Removexattr(disk) })
-	return fs.status("removexattr", n.name, err)
+	return fs.nodeStatus("removexattr", n, err)
 }
