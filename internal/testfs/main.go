@@ -146,7 +146,10 @@ func children() []int {
 		}
 		// pid (comm) state ppid: comm may hold spaces and parentheses.
 		rest := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && len(rest) > 1 && rest[1] == self {
+		if len(rest) < 2 || rest[0] == "Z" { // an orphan that has ended, and that nobody will wait for
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && rest[1] == self {
 			list = append(list, pid)
 		}
 	}

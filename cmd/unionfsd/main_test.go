@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+// TestMain makes the test binary be unionfsd where it is started under one of its names.
+func TestMain(m *testing.M) {
+	dispatch()
+	switch name := filepath.Base(os.Args[0]); name {
+	case "unionfsd", "mount.unionfsd":
+		main()
+	}
+	testfs.Main(m)
+}
+
+// The scripts in testdata/script/both run on each backend, which they name $BACKEND; those in once run once.
+func TestScripts(t *testing.T) {
+	testfs.NeedRoot(t)
+	t.Run("fuse", func(t *testing.T) { runScripts(t, "both", "fuse") })
+	t.Run("kernel", func(t *testing.T) { runScripts(t, "both", "kernel") })
+	t.Run("once", func(t *testing.T) { runScripts(t, "once", "") })
+}
+
+func runScripts(t *testing.T, dir, backend string) {
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"unionfsd", "mount.unionfsd"} {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata/script", dir),
+		Deadline:            time.Now().Add(time.Minute),
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			env.Setenv("BACKEND", backend)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command of a -race binary ends a second late
+			env.Defer(func() { unmountBelow(t, env.WorkDir) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"uni":   cmdUni,
+			"fails": cmdFails,
+			"exits": cmdExits,
+			"until": cmdUntil,
+		},
+	})
+}
+
+// unmountBelow takes away what a script that failed has left mounted.
+func unmountBelow(t *testing.T, dir string) {
+	entries, err := mountinfo.Read()
+	if err != nil {
+		t.Error(err)
+	}
+	for i := len(entries) - 1; i >= 0; i-- {
+		if path := entries[i].MountPoint; strings.HasPrefix(path, dir+"/") {
+			t.Errorf("still mounted: %q", path)
+			unix.Unmount(path, unix.MNT_DETACH)
+		}
+	}
+}
+
+// uni ARG... runs unionfsd with a state root of the script's own.
+func cmdUni(ts *testscript.TestScript, neg bool, args []string) {
+	if err := uni(ts, args); (err != nil) != neg {
+		ts.Fatalf("unionfsd %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+func uni(ts *testscript.TestScript, args []string) error {
+	return ts.Exec("unionfsd", append([]string{"--root", ts.MkAbs("state")}, args...)...)
+}
+
+// exits CODE ARG... runs unionfsd and wants that exit code.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](uni(ts, args[1:])); ok {
+		got = exit.ExitCode()
+	}
+	if neg || got != want {
+		ts.Fatalf("unionfsd %s: exit code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// fails CODE ARG... wants that exit code, and one line on stderr that says who complains, and nothing on stdout.
+func cmdFails(ts *testscript.TestScript, neg bool, args []string) {
+	cmdExits(ts, neg, args)
+	stdout, stderr := ts.ReadFile("stdout"), ts.ReadFile("stderr")
+	if stdout != "" || !strings.HasPrefix(stderr, "unionfsd: ") || strings.Count(stderr, "\n") != 1 {
+		ts.Fatalf("not one line of error: stdout %q, stderr %q", stdout, stderr)
+	}
+}
+
+// until PROGRAM ARG... waits until the program succeeds, or with a ! before it until it fails.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	var err error
+	for range 200 {
+		if err = ts.Exec(args[0], args[1:]...); (err != nil) == neg {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	ts.Fatalf("%s", fmt.Sprintf("until %s: %v after 5 s", strings.Join(args, " "), err))
+}
