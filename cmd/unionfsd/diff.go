@@ -30,7 +30,8 @@ not run.`,
 		Example: `  unionfsd diff merged
   unionfsd diff web
   unionfsd diff --json web | jq -r '.[] | select(.kind == "D").path'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeWith(containerNames, mountPoints),
 		RunE: func(_ *cobra.Command, args []string) error {
 			changes, err := a.diff(args[0])
 			if err != nil {

@@ -202,17 +202,18 @@ func launch(view mount.View, hostname string, argv, mask []string, started func(
 }
 
 // likeRoot gives the upper layer, whose root becomes the root directory of the container, owner and mode of the
-// root of the topmost lower layer, which it covers.
+// root of the topmost lower layer, which it covers. In a user namespace the owner may be nobody that can be named.
 func likeRoot(upper, lower string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(lower, &st); err != nil {
 		return fmt.Errorf("lower layer %q: %w; name an existing directory", lower, err)
 	}
-	if err := os.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
-		return fmt.Errorf("upper layer: %w", err)
+	err := unix.Chown(upper, int(st.Uid), int(st.Gid))
+	if err != nil && err != unix.EINVAL && err != unix.EPERM {
+		return fmt.Errorf("owner of upper layer %q: %w", upper, err)
 	}
 	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
-		return fmt.Errorf("upper layer %q: %w", upper, err)
+		return fmt.Errorf("mode of upper layer %q: %w", upper, err)
 	}
 	return nil
 }

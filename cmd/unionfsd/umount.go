@@ -26,7 +26,8 @@ func (a *app) umountCommand() *cobra.Command {
 more, so that what they lie on can be unmounted next.`,
 		Example: `  unionfsd umount merged
   unionfsd umount --lazy merged     # also while it is used: it disappears now, and ends with its last user`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeWith(mountPoints),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, err := a.state()
 			if err != nil {
