@@ -75,7 +75,6 @@ func TestProgram(t *testing.T) {
 		{"/probe/x", "", 126, syscall.ENOTDIR},
 		{"/probe", "/nosuch", 125, syscall.ENOENT},
 		{"/probe", "/plain", 125, syscall.ENOTDIR},
-		{"/probe", "/proc/self/fd/3", 125, syscall.ENOTDIR},
 	} {
 		cfg := ns.Config{Root: cloneDir(t, dir), Argv: []string{c.program, "args"}, Env: []string{"PATH=/a:/bin"}, Dir: c.dir}
 		if c.code == 0 {
@@ -115,6 +114,20 @@ func TestDir(t *testing.T) {
 		if out, _ := output(t, cfg); out != want+"\n" {
 			t.Errorf("%q: in %q, want %q", dir, out, want)
 		}
+	}
+}
+
+// TestDirOutside names a working directory through a descriptor of the host.
+func TestDirOutside(t *testing.T) {
+	cfg := config(t, "pwd")
+	var err error
+	if cfg.Stdin, err = os.Open("/"); err != nil {
+		t.Fatal(err)
+	}
+	defer cfg.Stdin.Close()
+	cfg.Dir = "/proc/self/fd/0"
+	if e := startError(t, cfg); e.Step != "chdir /proc/self/fd/0" || e.Fix == "" || e.ExitCode() != 125 {
+		t.Error(e)
 	}
 }
 

@@ -168,6 +168,24 @@ func reapOrphans() {
 	}
 }
 
+// TestSocketCloses ends the supervisor, as far as init can see, where the kernel's signal does not come.
+func TestSocketCloses(t *testing.T) {
+	init, socket, err := ns.StartUnbound(config(t, "spawn", "2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	space := pidNamespace(t, init.Pid)
+	timer := time.AfterFunc(patience, func() { _ = init.Kill() })
+	socket.Close()
+	state, err := init.Wait()
+	if err != nil || !timer.Stop() || state.ExitCode() != ns.ExitFailed {
+		t.Errorf("init ended with %v, %v", state, err)
+	}
+	if left := inNamespace(space); len(left) > 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
 // kill kills a supervisor, but not its process group, which the container is in.
 func kill(t *testing.T, p *testfs.Process) {
 	t.Helper()

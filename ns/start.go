@@ -22,6 +22,9 @@ type Container struct {
 	err     error
 }
 
+// cloneFlags are the namespaces that a container has of its own. The network is the host's.
+const cloneFlags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+
 // initEnv is the environment of init, which the container can read in /proc/1/environ. Init does next to nothing,
 // so one processor is enough, and it must not keep the cgroup files open that Go would watch to count processors.
 var initEnv = []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
@@ -90,7 +93,7 @@ func (c *Container) clone(cfg Config) (*os.File, error) {
 			Env:   initEnv,
 			Files: files,
 			Sys: &syscall.SysProcAttr{
-				Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+				Cloneflags: cloneFlags,
 				Pdeathsig:  syscall.SIGKILL,
 			},
 		})

@@ -61,6 +61,8 @@ func run(command string, args []string) error {
 		return err
 	case "fds": // PID: its descriptors, one a line
 		return fds(args[0])
+	case "stdin": // its name, and the mount that it is on
+		return stdin()
 	case "stat": // FILE...: type, mode and device or target of each
 		return stat(args)
 	case "write": // FILE...: try to write each
@@ -116,6 +118,30 @@ func fds(pid string) error {
 		}
 		fmt.Println(name, target)
 	}
+	return nil
+}
+
+func stdin() error {
+	name, err := os.Readlink("/proc/self/fd/0")
+	if err != nil {
+		return err
+	}
+	info, err := os.ReadFile("/proc/self/fdinfo/0")
+	if err != nil {
+		return err
+	}
+	_, id, _ := strings.Cut(string(info), "mnt_id:")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	on := "a mount of the host"
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[0] == strings.Fields(id)[0] {
+			on = f[4]
+		}
+	}
+	fmt.Println(name, "on", on)
 	return nil
 }
 
