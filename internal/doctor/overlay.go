@@ -18,11 +18,11 @@ func overlay() []Check {
 	}
 }
 
-// layerOptions tells how layers can be given to overlayfs: one by one since Linux 6.8, as descriptors since 6.13.
+// layerOptions tells how layers can be given to overlayfs: one by one since Linux 6.7, as descriptors since 6.13.
 func layerOptions(fd int) Check {
 	const name = "overlay layers"
 	if err := unix.FsconfigSetString(fd, "lowerdir+", "/"); err != nil {
-		return warn(name, "Linux 6.8 or later takes up to 500", "only as one text of at most 4096 bytes")
+		return warn(name, "Linux 6.7 or later takes 500", "only as one text of at most 4096 bytes")
 	}
 	dir, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
