@@ -3,6 +3,7 @@ package cow
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +17,9 @@ type Copier struct {
 	Xattr  layer.XattrNames
 	Origin *Origins // nil to write no origin
 
-	// Observe, if not nil, is told of every file whose data was copied: how, and how many bytes it has.
-	Observe func(method sys.CopyMethod, bytes int64)
+	// Observe, if not nil, is told of every copy: how the data of a file was copied and how many bytes it has, and how
+	// long it took to make the copy.
+	Observe func(method sys.CopyMethod, bytes int64, took time.Duration)
 }
 
 // Source is a lower object to copy.
@@ -42,15 +44,28 @@ type Options struct {
 
 // Build makes a copy of src, whole but not visible. The caller publishes or discards it.
 func (c *Copier) Build(src Source, opt Options) (*layer.Staged, error) {
-	s, err := c.make(src, opt)
+	begin := time.Now()
+	s, method, err := c.build(src, opt)
+	if err == nil && c.Observe != nil {
+		bytes := src.Stat.Size
+		if method == sys.CopyNone {
+			bytes = 0
+		}
+		c.Observe(method, bytes, time.Since(begin))
+	}
+	return s, err
+}
+
+func (c *Copier) build(src Source, opt Options) (*layer.Staged, sys.CopyMethod, error) {
+	s, method, err := c.make(src, opt)
 	if err != nil {
-		return nil, err
+		return nil, method, err
 	}
 	if err := c.metadata(s.Ref(), src, opt); err != nil {
 		s.Discard()
-		return nil, err
+		return nil, method, err
 	}
-	return s, nil
+	return s, method, nil
 }
 
 // BuildLike makes an empty directory with the metadata of the upper directory dir, whole but not visible.
@@ -59,11 +74,12 @@ func (c *Copier) BuildLike(dir *layer.Dir) (*layer.Staged, error) {
 	if err := src.Ref.Stat(&src.Stat); err != nil {
 		return nil, err
 	}
-	return c.Build(src, Options{})
+	s, _, err := c.build(src, Options{})
+	return s, err
 }
 
-// make makes the object with its data.
-func (c *Copier) make(src Source, opt Options) (*layer.Staged, error) {
+// make makes the object with its data, and tells how that was copied.
+func (c *Copier) make(src Source, opt Options) (*layer.Staged, sys.CopyMethod, error) {
 	staging := c.Work.Dir()
 	switch src.Stat.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -71,51 +87,48 @@ func (c *Copier) make(src Source, opt Options) (*layer.Staged, error) {
 	case unix.S_IFDIR:
 		name := c.Work.TempName()
 		if err := staging.Mkdir(name, 0o700); err != nil {
-			return nil, fmt.Errorf("stage directory: %w", err)
+			return nil, sys.CopyNone, fmt.Errorf("stage directory: %w", err)
 		}
-		return c.Work.StageNamed(name), nil
+		return c.Work.StageNamed(name), sys.CopyNone, nil
 	case unix.S_IFLNK:
 		target, err := src.Ref.Readlink()
 		if err != nil {
-			return nil, fmt.Errorf("read lower link: %w", err)
+			return nil, sys.CopyNone, fmt.Errorf("read lower link: %w", err)
 		}
 		name := c.Work.TempName()
 		if err := staging.Symlink(target, name); err != nil {
-			return nil, fmt.Errorf("stage symbolic link: %w", err)
+			return nil, sys.CopyNone, fmt.Errorf("stage symbolic link: %w", err)
 		}
-		return c.Work.StageNamed(name), nil
+		return c.Work.StageNamed(name), sys.CopyNone, nil
 	default: // a device, FIFO or socket, which must not be opened
 		name := c.Work.TempName()
 		if err := staging.Mknod(name, src.Stat.Mode&^0o7777, src.Stat.Rdev); err != nil {
-			return nil, fmt.Errorf("stage special file: %w", err)
+			return nil, sys.CopyNone, fmt.Errorf("stage special file: %w", err)
 		}
-		return c.Work.StageNamed(name), nil
+		return c.Work.StageNamed(name), sys.CopyNone, nil
 	}
 }
 
-func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, error) {
+func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, sys.CopyMethod, error) {
 	s, dst, err := c.Work.StageFile(0o600)
 	if err != nil {
-		return nil, fmt.Errorf("stage file: %w", err)
+		return nil, sys.CopyNone, fmt.Errorf("stage file: %w", err)
 	}
 	if opt.NoData || src.Stat.Size == 0 {
-		return s, nil
+		return s, sys.CopyNone, nil
 	}
 	in, err := src.Ref.Open(unix.O_RDONLY | unix.O_NONBLOCK)
 	if err != nil {
 		s.Discard()
-		return nil, fmt.Errorf("open lower file: %w", err)
+		return nil, sys.CopyNone, fmt.Errorf("open lower file: %w", err)
 	}
 	defer unix.Close(in)
 	method, err := sys.CopyData(dst, in, src.Stat.Size, opt.Cancel)
 	if err != nil {
 		s.Discard()
-		return nil, fmt.Errorf("copy data: %w", err)
+		return nil, sys.CopyNone, fmt.Errorf("copy data: %w", err)
 	}
-	if c.Observe != nil {
-		c.Observe(method, src.Stat.Size)
-	}
-	return s, nil
+	return s, method, nil
 }
 
 // metadata gives the copy at dst what the source has, in the order that the package comment explains.

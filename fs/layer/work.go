@@ -19,6 +19,8 @@ type Work struct {
 	dir  *Dir // workdir/work; nil before Prepare
 	next atomic.Uint64
 
+	leftovers int // see Leftovers
+
 	lock, upperLock int // descriptors that hold the locks on workdir and upper
 }
 
@@ -156,6 +158,7 @@ func (w *Work) incompatible() (string, error) {
 
 // Prepare makes the staging directory, empty. Stage nothing before.
 func (w *Work) Prepare() error {
+	w.leftovers = w.staged()
 	if err := w.base.RemoveAll("work"); err != nil {
 		return err
 	}
@@ -179,6 +182,22 @@ func (w *Work) Prepare() error {
 	// Nobody but us has business there (mode 0, as the kernel makes it).
 	return dir.Self().Chmod(0)
 }
+
+// staged counts what is in the staging directory before it is prepared: 0 where that cannot be told, as the
+// directory may have mode 0.
+func (w *Work) staged() int {
+	dir, err := w.base.OpenDir("work")
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	names, _ := dir.Names()
+	return len(names)
+}
+
+// Leftovers is how many objects [Work.Prepare] has removed. A union that ended cleanly has left one at most, for the
+// whiteouts of the next one to share.
+func (w *Work) Leftovers() int { return w.leftovers }
 
 // Dir is the staging directory.
 func (w *Work) Dir() *Dir { return w.dir }

@@ -21,6 +21,9 @@ import (
 type Backend struct {
 	// Log takes what cannot be told to a caller: faults of the layers' file systems and of ours. nil discards it.
 	Log *log.Logger
+
+	// Observer, if not nil, is told what the union does. It serves one Open.
+	Observer Observer
 }
 
 var _ mount.Backend = Backend{}
@@ -72,6 +75,9 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 	}
 	if v.fs, err = newFS(v.stack, logger); err != nil {
 		return nil, fmt.Errorf("open the layers: %w", err)
+	}
+	if b.Observer != nil {
+		v.fs.observe(b.Observer)
 	}
 	fd, err := openDevice()
 	if err != nil {

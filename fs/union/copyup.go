@@ -50,14 +50,16 @@ func (fs *FS) topmostLower(n *node) *node {
 }
 
 // copyUp makes n a node of the upper layer, whose parent is one already. Nothing but n waits for it.
-func (fs *FS) copyUp(n *node, why copyUpFor) error {
+func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	n.copyMu.Lock()
 	defer n.copyMu.Unlock()
 	if n.upper.Load() { // somebody else was faster
 		return nil
 	}
+	ended := fs.observeCopyUp()
+	defer func() { ended(err) }()
 	src := cow.Source{Layer: n.from}
-	err := n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
+	err = n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
 		src.Ref = r
 		return r.Stat(&src.Stat)
 	})

@@ -5,7 +5,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
-	"github.com/unionfsd/unionfsd/fs/whiteout"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -185,7 +184,7 @@ func (fs *FS) createOverWhiteout(c creation) error {
 	how := layer.Replace
 	if c.dir {
 		how = layer.Exchange // a directory cannot replace a whiteout by a plain rename
-		if err := whiteout.SetOpaque(standIn.At(child), fs.stack.Xattr); err != nil {
+		if err := fs.setOpaque(standIn.At(child)); err != nil {
 			return err
 		}
 	}

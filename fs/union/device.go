@@ -20,6 +20,7 @@ type device struct {
 	fd       int
 	protocol *fuse.ProtocolServer
 	log      *log.Logger
+	observer Observer // nil: nobody counts
 
 	waiting atomic.Int32 // threads that wait for a request
 	threads sync.WaitGroup
@@ -60,8 +61,9 @@ func openDevice() (int, error) {
 // serve starts to answer the requests that arrive on fd with fs. The device owns fd.
 func serve(fd int, fs *FS, logger *log.Logger) *device {
 	d := &device{
-		fd:  fd,
-		log: logger,
+		fd:       fd,
+		log:      logger,
+		observer: fs.observer,
 		protocol: fuse.NewProtocolServer(fs, &fuse.MountOptions{
 			MaxWrite:      maxWrite,
 			MaxBackground: 64,
@@ -113,7 +115,11 @@ func (d *device) loop() {
 		if d.waiting.Add(-1) == 0 {
 			d.start()
 		}
-		d.answer(in[:n], out)
+		if d.observer == nil {
+			d.answer(in[:n], out)
+		} else {
+			d.observed(in[:n], out)
+		}
 		if d.waiting.Add(1) > maxWaiting {
 			d.waiting.Add(-1)
 			return
@@ -127,7 +133,8 @@ func retry(err error) bool {
 	return err == unix.EINTR || err == unix.EAGAIN || err == unix.ENOENT
 }
 
-func (d *device) answer(in, out []byte) {
+// answer answers a request, and returns the length of the answer, which is in out. Some requests have none.
+func (d *device) answer(in, out []byte) int {
 	n, status := d.protocol.HandleRequest([][]byte{in}, [][]byte{out})
 	if !status.Ok() { // nothing was written to out: a request that go-fuse cannot parse
 		n = errorReply(in, out, status)
@@ -139,6 +146,7 @@ func (d *device) answer(in, out []byte) {
 		}
 	}
 	d.once.Do(func() { close(d.ready) })
+	return n
 }
 
 // errorReply writes an answer that is an error and nothing else (struct fuse_out_header).

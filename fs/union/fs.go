@@ -25,6 +25,7 @@ type FS struct {
 	origins   *cow.Origins
 	whiteouts *whiteout.Maker
 	log       *log.Logger
+	observer  Observer // nil: nobody counts
 
 	oneFileSystem bool // all layers are on one: inode numbers are unique as they are
 
@@ -167,6 +168,9 @@ func (fs *FS) status(op, name string, err error) fuse.Status {
 		return fuse.EINTR
 	}
 	fs.log.Printf("%s %q: %v", op, name, err)
+	if fs.observer != nil {
+		fs.observer.Fault()
+	}
 	return fuse.EIO
 }
 

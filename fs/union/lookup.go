@@ -37,6 +37,8 @@ type entry struct {
 	st    unix.Stat_t // of the topmost object, if there is one
 	dir   *layer.Dir  // the layer directory that has it
 	below int         // index of the first lower directory of the parent that is below dir
+
+	probed int // how many layers were asked for the name
 }
 
 func (e *entry) exists() bool {
@@ -82,6 +84,7 @@ func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error
 	if err != nil {
 		return nil, e.st, err
 	}
+	fs.lookedUp(&e)
 	if !e.exists() {
 		return nil, e.st, unix.ENOENT
 	}
@@ -167,6 +170,7 @@ func (fs *FS) peek(parent *node, name string, e *entry) *node {
 func (fs *FS) resolve(parent *node, name string) (entry, error) {
 	var e entry
 	if upper := parent.dir.upper.Load(); upper != nil {
+		e.probed++
 		found, white, err := fs.probe(upper, name, &e.st)
 		if err != nil {
 			return e, err
@@ -181,6 +185,7 @@ func (fs *FS) resolve(parent *node, name string) (entry, error) {
 		}
 	}
 	for i, lower := range parent.dir.lowers {
+		e.probed++
 		found, white, err := fs.probe(lower, name, &e.st)
 		if err != nil {
 			return e, err

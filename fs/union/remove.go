@@ -151,7 +151,7 @@ func (fs *FS) clearUpper(parent *node, name string, n *node) error {
 		return err
 	}
 	defer staged.Discard()
-	if err := whiteout.SetOpaque(staged.Ref(), fs.stack.Xattr); err != nil {
+	if err := fs.setOpaque(staged.Ref()); err != nil {
 		return err
 	}
 	return staged.Publish(parent.dir.upper.Load(), name, layer.Exchange)

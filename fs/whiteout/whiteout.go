@@ -32,6 +32,9 @@ func IsMarked(r layer.Ref, st *unix.Stat_t, x layer.XattrNames) (bool, error) {
 
 // Maker makes the whiteouts of one mounted union.
 type Maker struct {
+	// Observe, if not nil, is told of every whiteout.
+	Observe func()
+
 	work *layer.Work
 
 	mu     sync.Mutex
@@ -58,14 +61,20 @@ func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
 		return err
 	}
 	defer s.Discard()
+	how := layer.Add
 	switch what {
-	case Nothing:
-		return s.Publish(dir, name, layer.Add)
 	case File:
-		return s.Publish(dir, name, layer.Replace)
-	default:
-		return s.Publish(dir, name, layer.Exchange)
+		how = layer.Replace
+	case Directory:
+		how = layer.Exchange
 	}
+	if err := s.Publish(dir, name, how); err != nil {
+		return err
+	}
+	if m.Observe != nil {
+		m.Observe()
+	}
+	return nil
 }
 
 // stage returns a whiteout with a name of its own in the staging directory.
