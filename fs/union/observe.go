@@ -137,6 +137,14 @@ func (fs *FS) setOpaque(dir layer.Ref) error {
 	return err
 }
 
+// madeWhiteout tells the observer of a whiteout that came about by a rename, unless that failed; it returns err.
+func (fs *FS) madeWhiteout(err error) error {
+	if err == nil && fs.observer != nil {
+		fs.observer.Whiteout()
+	}
+	return err
+}
+
 // observeCopyUp tells the observer that a copy-up begins; the caller calls what it returns when it has ended.
 func (fs *FS) observeCopyUp() (ended func(err error)) {
 	if fs.observer == nil {
