@@ -59,8 +59,8 @@ func run(command string, args []string) error {
 		name, err := os.Hostname()
 		fmt.Println(name)
 		return err
-	case "fds": // PID: its descriptors, one a line
-		return fds(args[0])
+	case "fds": // its descriptors, one a line
+		return fds()
 	case "stdin": // its name, and the mount that it is on
 		return stdin()
 	case "stat": // FILE...: type, mode and device or target of each
@@ -95,9 +95,8 @@ func run(command string, args []string) error {
 	return nil
 }
 
-func fds(pid string) error {
-	// The directory is opened last, so that its own descriptor is above those of interest; it is left out.
-	dir := "/proc/" + pid + "/fd"
+func fds() error {
+	const dir = "/proc/self/fd"
 	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -109,7 +108,7 @@ func fds(pid string) error {
 	}
 	_, _, names := syscall.ParseDirent(buf[:n], -1, nil)
 	for _, name := range names {
-		if pid == "self" && name == strconv.Itoa(fd) {
+		if name == strconv.Itoa(fd) {
 			continue
 		}
 		target, err := os.Readlink(dir + "/" + name)
