@@ -64,6 +64,7 @@ type Process struct {
 	Out *bufio.Reader  // its output
 	Pid int
 
+	out    *os.File // what Out reads; open to the end of the test, since it may be read after the child has ended
 	stderr bytes.Buffer
 	err    error
 	done   chan struct{} // closed after err was set
@@ -80,6 +81,7 @@ func (f *Func) Start(t testing.TB, args ...string) *Process {
 	t.Cleanup(func() {
 		p.Kill()
 		<-p.done
+		p.out.Close()
 	})
 	return p
 }
@@ -113,12 +115,11 @@ func (f *Func) start(args []string) (*Process, error) {
 		out.Close()
 		return nil, err
 	}
-	p.Out = bufio.NewReader(out)
+	p.Out, p.out = bufio.NewReader(out), out
 	p.Pid = cmd.Process.Pid
 	go func() {
 		err := cmd.Wait()
 		w.Close()
-		out.Close()
 		if err != nil {
 			err = fmt.Errorf("%s: %w\n%s", f.name, err, bytes.TrimSpace(p.stderr.Bytes()))
 		}

@@ -97,7 +97,7 @@ func (r *reader) object(dirfd int, name, full string, dtype uint8) {
 			return
 		}
 		r.seen[id] = full
-		e.Nlink = st.Nlink
+		e.Nlink = uint64(st.Nlink) // 32 bits on arm64
 	}
 	if !r.Since.IsZero() {
 		e.MTime = time.Unix(st.Mtim.Unix())

@@ -70,11 +70,11 @@ var link = []check{
 		fd := u.open("a", unix.O_RDONLY, 0)
 		for i, name := range []string{"b", "c", "d/e"} {
 			u.ok(u.link("a", name))
-			equal(u, u.fstat(fd).Nlink, uint64(i+2))
+			equal(u, uint64(u.fstat(fd).Nlink), uint64(i+2))
 		}
 		for i, name := range []string{"a", "d/e", "b", "c"} {
 			u.ok(u.unlink(name))
-			equal(u, u.fstat(fd).Nlink, uint64(3-i))
+			equal(u, uint64(u.fstat(fd).Nlink), uint64(3-i))
 		}
 	}},
 	{"replaced by rename", func(u *union) {
