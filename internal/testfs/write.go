@@ -23,12 +23,18 @@ func Write(t testing.TB, dir, text string) {
 	}
 }
 
-// Write makes the objects of t in dir. The times of directories come last, children before parents, since making
-// an object changes the time of its directory.
+// Write makes the objects of t in dir. Further names of an object come after all objects, since they may stand before
+// it in the order of paths; times come last, children before parents, since making an object changes the time of its
+// directory.
 func (t Tree) Write(dir string) error {
-	for _, e := range t {
-		if err := e.write(dir); err != nil {
-			return fmt.Errorf("%s %q: %w", e.Kind, e.Path, err)
+	for _, links := range []bool{false, true} {
+		for _, e := range t {
+			if (e.Kind == Hardlink) != links {
+				continue
+			}
+			if err := e.write(dir); err != nil {
+				return fmt.Errorf("%s %q: %w", e.Kind, e.Path, err)
+			}
 		}
 	}
 	for i := len(t) - 1; i >= 0; i-- {

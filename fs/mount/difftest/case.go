@@ -14,7 +14,8 @@ type Case struct {
 	Ops   []Op
 }
 
-// Op is one operation: its kind, see kinds, and its arguments. As User it is done with the file system ids 1000.
+// Op is one operation: its kind, see kinds, and its arguments. As User it is done as user and group
+// 1000, without privileges.
 type Op struct {
 	Kind string
 	Args []string

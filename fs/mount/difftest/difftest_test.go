@@ -68,3 +68,9 @@ func compare(t *testing.T, a, b *mounttest.Server, c difftest.Case) {
 	}
 	t.Errorf("%s and %s differ at %s", a.Name(), b.Name(), f.Report(a, b, c))
 }
+
+// TestInterchange mounts what one backend wrote with the other, in both directions.
+func TestInterchange(t *testing.T) {
+	t.Run("fuse then kernel", func(t *testing.T) { mounttest.Interchange(t, fuse, kernel) })
+	t.Run("kernel then fuse", func(t *testing.T) { mounttest.Interchange(t, kernel, fuse) })
+}

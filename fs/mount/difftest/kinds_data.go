@@ -3,7 +3,6 @@ package difftest
 import (
 	"fmt"
 	"io"
-	"os"
 	"runtime/debug"
 	"strings"
 
@@ -96,9 +95,8 @@ var dataKinds = []kind{
 		if err != nil {
 			return result(err)
 		}
-		f := os.NewFile(uintptr(fd), a[0])
-		defer f.Close()
-		b, err := io.ReadAll(f)
+		defer unix.Close(fd)
+		b, err := readAll(fd)
 		return results(runs(b), err)
 	}},
 	{"ftruncate", 3, false, func(g generator) []string { return []string{g.slot(), g.offset()} }, func(s *side, a []string) string {
@@ -129,6 +127,19 @@ var dataKinds = []kind{
 		}
 		return result(unix.Mkdirat(fd, a[1], 0o755))
 	}},
+}
+
+// readAll reads up to the end or an error; an os.File would wait for more where that is EAGAIN.
+func readAll(fd int) ([]byte, error) {
+	var all []byte
+	b := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, b)
+		if n <= 0 {
+			return all, err
+		}
+		all = append(all, b[:n]...)
+	}
 }
 
 // mapped runs f on a shared mapping of all that an open file has.

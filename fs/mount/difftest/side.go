@@ -87,17 +87,24 @@ func (s *side) do(o Op) string {
 	if !o.User {
 		return k.do(s, o.Args)
 	}
-	// File system ids belong to the thread, and drop the capabilities that go with them.
+	// Ids belong to the thread, as long as the system calls are made directly. As a user without privileges it
+	// has no capabilities, and gets them back with the saved id.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	setIDs(1000)
-	defer setIDs(0)
+	setEffective(unix.SYS_SETRESGID, 1000)
+	setEffective(unix.SYS_SETRESUID, 1000)
+	defer func() {
+		setEffective(unix.SYS_SETRESUID, 0)
+		setEffective(unix.SYS_SETRESGID, 0)
+	}()
 	return k.do(s, o.Args)
 }
 
-func setIDs(id int) {
-	if err := errors.Join(unix.Setfsgid(id), unix.Setfsuid(id)); err != nil {
-		panic(err)
+// setEffective sets the effective user or group id of this thread.
+func setEffective(call, id uintptr) {
+	const same = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(call, same, id, same); errno != 0 {
+		panic(errno)
 	}
 }
 
