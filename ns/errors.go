@@ -125,8 +125,8 @@ func cloneError(err error) *Error {
 		e.Fix = noPrivilege
 	case errors.Is(err, syscall.ENOSPC):
 		e.Fix = "raise the limits in /proc/sys/user (max_mnt_namespaces, max_pid_namespaces)"
-	case errors.Is(err, syscall.EINVAL):
-		e.Fix = "this kernel lacks mount, pid, uts or ipc namespaces"
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOSYS):
+		e.Fix = "Linux 5.12 or later with mount, pid, uts and ipc namespaces is needed"
 	case errors.Is(err, syscall.ENOENT):
 		e.Fix = "mount /proc: it is needed to run this binary again"
 	}

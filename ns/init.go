@@ -46,6 +46,7 @@ func runInit() int {
 		fmt.Fprintf(os.Stderr, "%s: only unionfsd itself starts this\n", initName)
 		return ExitFailed
 	}
+	_ = os.WriteFile("/proc/self/comm", []byte(initName), 0) // else ps shows "exe"; no more than that
 	if err := shedDescriptors(); err != nil {
 		return die(op{Verb: verbInit}, err)
 	}

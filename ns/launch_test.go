@@ -1,8 +1,10 @@
 package ns_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/internal/testfs"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -104,6 +107,16 @@ func TestArgumentsAndEnvironment(t *testing.T) {
 	cfg = config(t, "cat", "/proc/1/environ")
 	if out, _ := output(t, cfg); strings.Contains(out, "UNIONFSD_SECRET") {
 		t.Errorf("environment of init %q", out)
+	}
+}
+
+// TestInitName checks that ps(1) tells init from the supervisor.
+func TestInitName(t *testing.T) {
+	if out, _ := output(t, config(t, "cat", "/proc/1/comm")); out != "unionfsd-init\n" {
+		t.Errorf("comm %q", out)
+	}
+	if out, _ := output(t, config(t, "cat", "/proc/1/cmdline")); out != "unionfsd-init\x00" {
+		t.Errorf("command line %q", out)
 	}
 }
 
@@ -242,6 +255,28 @@ func TestRootErrors(t *testing.T) {
 		if e.Step != "attach the root" || !errors.Is(e, syscall.EINVAL) || e.Fix == "" {
 			t.Errorf("%s: %v", name, e)
 		}
+	}
+}
+
+// unprivileged tries to start a container in a clone of the directory args[0] without being root.
+var unprivileged = testfs.NewFunc("unprivileged", func(args []string, _ *bufio.Reader, out io.Writer) error {
+	root, err := unix.OpenTree(unix.AT_FDCWD, args[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Setuid(65534); err != nil {
+		return err
+	}
+	_, err = ns.Start(ns.Config{Root: root, Argv: []string{"/probe", "exit", "0"}})
+	fmt.Fprintf(out, "%v, %v\n", err, errors.Is(err, syscall.EPERM))
+	return nil
+})
+
+func TestNoPrivilege(t *testing.T) {
+	out, err := unprivileged.Run(t, patience, newDir(t))
+	want := "clone namespaces: fork/exec /proc/self/exe: operation not permitted; run as root, with CAP_SYS_ADMIN, true\n"
+	if err != nil || out != want {
+		t.Errorf("got %q, %v; want %q", out, err, want)
 	}
 }
 

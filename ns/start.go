@@ -75,7 +75,7 @@ func (c *Container) supervise(cfg Config, started chan<- error) {
 func (c *Container) clone(cfg Config) (*os.File, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, cloneError(fmt.Errorf("socketpair: %w", err))
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "supervisor")
 	defer theirs.Close()
