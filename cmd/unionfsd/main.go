@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/unionfsd/unionfsd/bench"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -17,8 +18,11 @@ func main() {
 // its own binary. It does not return then.
 func dispatch() {
 	ns.Init()
-	if os.Args[0] == daemonName {
+	switch os.Args[0] {
+	case daemonName:
 		os.Exit(daemon())
+	case bench.ClientName:
+		os.Exit(bench.Client())
 	}
 }
 

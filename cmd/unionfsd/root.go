@@ -80,7 +80,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 	root.SetCompletionCommandGroupID(groupSystem)
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.diffCommand(),
 		a.runCommand(), a.psCommand(), a.rmCommand(),
-		a.doctorCommand(), a.versionCommand())
+		a.doctorCommand(), a.benchCommand(), a.versionCommand())
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
 	for _, cmd := range root.Commands() {
 		cmd.Args = a.checked(cmd.Args)

@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/unionfsd/unionfsd/bench/workload"
+)
+
+// stock holds the lower layers that were built, for all that use the same ones.
+type stock struct {
+	dir   string
+	tree  string
+	scale workload.Scale
+	built map[string]*layers
+	count int
+}
+
+func newStock(dir, tree string, scale workload.Scale) *stock {
+	return &stock{dir: dir, tree: tree, scale: scale, built: map[string]*layers{}}
+}
+
+// layers are what one recipe has built.
+type layers struct {
+	dir     string
+	lower   []string // the topmost first
+	scratch string
+	flat    string // what the layers show together, as one directory; empty until asked for
+}
+
+func (s *stock) get(recipe workload.Recipe) (*layers, error) {
+	if l := s.built[recipe.Name]; l != nil {
+		return l, nil
+	}
+	// Short names: the paths of 2,000 layers have to fit in what peers take.
+	s.count++
+	l := &layers{dir: filepath.Join(s.dir, fmt.Sprint(s.count))}
+	l.scratch = filepath.Join(l.dir, "scratch")
+	if err := os.MkdirAll(l.scratch, 0o755); err != nil {
+		return nil, err
+	}
+	b := &workload.Builder{Dir: l.dir, Scratch: l.scratch, Tree: s.tree, Scale: s.scale}
+	if err := recipe.Build(b); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(l.dir))
+	}
+	l.lower = b.Layers
+	s.built[recipe.Name] = l
+	return l, nil
+}
+
+func (s *stock) drop(recipe workload.Recipe) error {
+	l := s.built[recipe.Name]
+	delete(s.built, recipe.Name)
+	return os.RemoveAll(l.dir)
+}
+
+// bare returns the directory that has without a union what the layers show with one. The caller may change it if
+// own; it lies in dir then.
+func (l *layers) bare(dir string, own bool) (string, error) {
+	if l.flat == "" {
+		l.flat = l.lower[0]
+		if len(l.lower) > 1 {
+			flat := filepath.Join(l.dir, "flat")
+			for i := len(l.lower) - 1; i >= 0; i-- {
+				if err := copyTree(l.lower[i], flat); err != nil {
+					return "", err
+				}
+			}
+			l.flat = flat
+		}
+	}
+	if !own {
+		return l.flat, nil
+	}
+	dir = filepath.Join(dir, "bare")
+	return dir, copyTree(l.flat, dir)
+}
+
+// copyTree copies what is in the directory from into the directory to.
+func copyTree(from, to string) error {
+	out, err := exec.Command("cp", "-aT", "--reflink=auto", "--sparse=auto", from, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cp: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// lacks returns why the workload cannot be run on this host.
+func lacks(w workload.Workload, tree string) error {
+	if w.Layers.FromTree && tree == "" {
+		return errors.New("no source tree: install Go, or pass --tree DIR")
+	}
+	for _, program := range w.Needs {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s is not in PATH: install it", program)
+		}
+	}
+	return nil
+}
