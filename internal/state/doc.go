@@ -6,6 +6,7 @@
 // supervisor of its own; what they have in common is a directory, the state root:
 //
 //	ROOT/mounts/ID.json                 one union in the file tree
+//	ROOT/mounts/ID.sock                 the process that serves it answers here
 //	ROOT/containers/NAME/
 //	    container.json                  what runs, or ran, in it
 //	    upper/ work/                    its writable layer

@@ -22,6 +22,7 @@ type Mount struct {
 	Start      uint64    `json:"pid_start,omitempty"` // when that process started, as /proc/PID/stat has it
 	Spec       Text      `json:"spec"`                // as mount options; empty where it is not known
 	Since      time.Time `json:"since,omitzero"`
+	Metrics    string    `json:"metrics,omitempty"` // where they are served over HTTP, besides the control socket
 
 	// What the mount is to the kernel, so that another one on the same directory is not taken for it.
 	Dev       string `json:"dev"`
@@ -65,8 +66,10 @@ func (r Root) DropMount(m Mount) error {
 	if m.file == "" {
 		return nil
 	}
-	if err := os.Remove(m.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("state: %w", err)
+	for _, file := range []string{m.file, m.socket()} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("state: %w", err)
+		}
 	}
 	return nil
 }
