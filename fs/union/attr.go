@@ -160,19 +160,23 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if err := fs.ensureUpper(n, copyUpFor{truncate: truncate && size == 0, cancel: cancel}); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
-	if err := n.use(func(r layer.Ref) error { return fs.change(r, in) }); err != nil {
+	if err := n.use(func(r layer.Ref) error { return fs.change(n, r, in) }); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
 	return fs.replyAttr(n, out)
 }
 
-// change applies what in asks for to an object of the upper. The owner comes before the mode, since a change of owner
+// change applies what in asks for to r, the object of n in the upper. The owner comes before the mode, since a change of owner
 // clears bits of the mode; the times come last, since everything else changes them.
-func (fs *FS) change(r layer.Ref, in *fuse.SetAttrIn) error {
+func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 	if size, ok := in.GetSize(); ok {
 		if err := fs.truncate(r, in, int64(size)); err != nil {
 			return err
 		}
+	}
+	const details = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER | fuse.FATTR_CTIME
+	if in.Valid&^details == 0 {
+		return fs.chownToNobody(n, r, &in.InHeader)
 	}
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 		uid, _ := in.GetUID()
@@ -198,6 +202,22 @@ func (fs *FS) change(r layer.Ref, in *fuse.SetAttrIn) error {
 		})
 	}
 	return nil
+}
+
+// chownToNobody is chown(-1, -1), or the first write of an ordinary user to a file with privileges: both arrive as a
+// request for nothing, and clear what a change of owner clears. Who may not change the mode may not do the former; the
+// kernel, which leaves the clearing to us, has not checked it. The latter needs the file open for writing.
+func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
+	var st unix.Stat_t
+	if err := r.Stat(&st); err != nil {
+		return err
+	}
+	privileged := st.Mode&unix.S_ISUID != 0 || st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
+	if privileged && !n.isDir() && caller.Uid != 0 && caller.Uid != st.Uid && n.writers.Load() == 0 {
+		return unix.EPERM
+	}
+	const nobody = ^uint32(0)
+	return r.Chown(nobody, nobody)
 }
 
 // truncate sets the size, through the open file if the caller has one: it may be allowed to write where the name is

@@ -26,6 +26,9 @@ func (h *handles) addFile(n *node, fd int, upper bool, flags int) uint64 {
 	h.next++
 	f := &file{node: n, fd: fd, accmode: flags & unix.O_ACCMODE}
 	f.upper.Store(upper)
+	if f.accmode != unix.O_RDONLY {
+		n.writers.Add(1)
+	}
 	h.files[fh] = f
 	return fh
 }
@@ -41,9 +44,13 @@ func (h *handles) removeFile(fh uint64) {
 	f := h.files[fh]
 	delete(h.files, fh)
 	h.mu.Unlock()
-	if f != nil {
-		unix.Close(f.fd)
+	if f == nil {
+		return
 	}
+	if f.accmode != unix.O_RDONLY {
+		f.node.writers.Add(-1)
+	}
+	unix.Close(f.fd)
 }
 
 func (h *handles) addDir(d *dirHandle) uint64 {

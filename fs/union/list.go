@@ -34,7 +34,7 @@ type lister struct {
 
 func (l *lister) list() error {
 	upper := l.dir.upper.Load()
-	if upper != nil && len(l.dir.lowers) > 0 || len(l.dir.lowers) > 1 {
+	if l.dir.merged() {
 		l.seen = map[string]struct{}{}
 	}
 	if upper != nil {
@@ -83,7 +83,7 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 // merges reports whether an entry of the type may have another inode number than its own, though nothing in its
 // directory was copied up: that of the lower directory that it is merged with.
 func (l *lister) merges(typ uint8) bool {
-	return typ == unix.DT_DIR && l.dir.upper.Load() != nil && len(l.dir.lowers) > 0
+	return typ == unix.DT_DIR && l.dir.merged()
 }
 
 // listedInode is the inode number of an entry as a lookup would show it.

@@ -25,6 +25,8 @@ type node struct {
 	ino   atomic.Uint64 // what st_ino shows
 	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
 
+	writers atomic.Int32 // files of it that are open for writing
+
 	mu       sync.RWMutex
 	parent   *node     // nil for the root; it is kept while it has children
 	name     string    // the name in parent by which the node is reached
@@ -45,8 +47,10 @@ type directory struct {
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
 }
 
-// merged reports whether lower directories show through an upper one.
-func (d *directory) merged() bool { return d.upper.Load() != nil && len(d.lowers) > 0 }
+// merged reports whether the directory is made of more than one (OVL_TYPE_MERGE).
+func (d *directory) merged() bool {
+	return len(d.lowers) > 1 || len(d.lowers) == 1 && d.upper.Load() != nil
+}
 
 // top is the directory that attributes are taken from.
 func (d *directory) top() *layer.Dir {

@@ -3,8 +3,6 @@ package union
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/unionfsd/unionfsd/fs/whiteout"
 )
 
 // Rename implements fuse.RawFileSystem.
@@ -219,7 +217,7 @@ func (r *rename) renameUpper() error {
 		// The whiteout that is there serves for the old name.
 		return from.Rename(r.from.name, to, r.to.name, unix.RENAME_EXCHANGE)
 	case r.from.covers:
-		return from.Rename(r.from.name, to, r.to.name, unix.RENAME_WHITEOUT)
+		return r.fs.madeWhiteout(from.Rename(r.from.name, to, r.to.name, unix.RENAME_WHITEOUT))
 	case whiteoutThere && moveDir:
 		// A directory cannot replace the whiteout: exchange them, and take the whiteout from the old name, where
 		// it hides nothing.
@@ -233,7 +231,8 @@ func (r *rename) renameUpper() error {
 	}
 }
 
-// clearTarget checks what is to be replaced, and empties an upper directory that has nothing but whiteouts.
+// clearTarget checks what is to be replaced, and empties the upper part of a merged directory that shows nothing. A
+// directory of the upper alone is left to the rename itself.
 func (r *rename) clearTarget() error {
 	source, target := r.from.node, r.to.node
 	switch {
@@ -241,26 +240,23 @@ func (r *rename) clearTarget() error {
 		return unix.ENOTDIR
 	case !source.isDir() && target.isDir():
 		return unix.EISDIR
-	case !target.isDir():
+	case !target.isDir() || len(target.dir.lowers) == 0:
 		return nil
 	}
-	if err := r.fs.emptyLocked(target); err != nil {
+	if err := r.fs.emptyLocked(target); err != nil || !target.upper.Load() {
 		return err
 	}
 	if err := r.fs.pinBefore(target, r.to.parent, r.to.name); err != nil {
 		return err
 	}
-	if target.upper.Load() {
-		return r.fs.clearUpper(r.to.parent, r.to.name, target)
-	}
-	return nil
+	return r.fs.clearUpper(r.to.parent, r.to.name, target)
 }
 
 // arrive makes n ready for a new place: a directory must not merge with what the lower layers have there, and the
 // upper directory must tell that something in it has an origin.
 func (r *rename) arrive(n *node, at *end) error {
 	if n.isDir() && len(at.parent.dir.lowers) > 0 {
-		if err := whiteout.SetOpaque(n.dir.upper.Load().Self(), r.fs.stack.Xattr); err != nil {
+		if err := r.fs.setOpaque(n.dir.upper.Load().Self()); err != nil {
 			return err
 		}
 	}
