@@ -72,20 +72,20 @@ func Run(t testing.TB, a, b *mounttest.Server, c Case) (*Failure, error) {
 		failure = differ("upper layer", (*side).upper)
 	}
 	if failure == nil {
-		failure = exchanged(sides, merged)
+		failure = exchanged(sides, len(c.Ops), merged)
 	}
 	return failure, nil
 }
 
 // exchanged mounts the layers of each side with the backend of the other, and compares with what was seen before.
-func exchanged(sides [2]*side, before string) *Failure {
+func exchanged(sides [2]*side, ops int, before string) *Failure {
 	sides[0].server, sides[1].server = sides[1].server, sides[0].server
 	for _, s := range sides {
 		s.mount()
 		after := s.merged()
 		s.unmount()
 		if after != before {
-			return &Failure{What: "exchange: tree of an upper layer of the other backend, seen by " + s.server.Name(), Sides: [2]string{before, after}}
+			return &Failure{After: ops, What: "exchange: tree of an upper layer of the other backend, seen by " + s.server.Name(), Sides: [2]string{before, after}}
 		}
 	}
 	return nil

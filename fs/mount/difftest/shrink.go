@@ -24,7 +24,7 @@ func Shrink(t testing.TB, a, b *mounttest.Server, c Case, f *Failure, d time.Dur
 		c, f = try, got
 		return true
 	}
-	fails(Case{c.Lower, c.Ops[:f.After]})
+	c.Ops = c.Ops[:f.After]
 	minimize(len(c.Ops), func(keep []int) bool { return fails(Case{c.Lower, choose(c.Ops, keep)}) }, func() int { return len(c.Ops) })
 	for i := len(c.Lower) - 1; i >= 0 && len(c.Lower) > 1; i-- {
 		fails(Case{append(append([]string{}, c.Lower[:i]...), c.Lower[i+1:]...), c.Ops})

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -205,6 +207,37 @@ var copyup = []check{
 		for i := range writers {
 			equal(u, got[i*piece:(i+1)*piece], strings.Repeat(string(rune('a'+i)), piece))
 		}
+	}},
+	{"signals do not disturb it", func(u *union) {
+		u.mount("dir d")
+		u.editsLower = true
+		want := strings.Repeat("0123456789abcdef", 1<<20)
+		u.ok(os.WriteFile(u.low(0, "d/big"), []byte(want), 0o644))
+		stop := make(chan bool)
+		defer close(stop)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		// Go's runtime handles SIGURG with SA_RESTART and ignores it.
+		go func(pid, tid int) {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = unix.Tgkill(pid, tid, unix.SIGURG)
+					time.Sleep(20 * time.Microsecond)
+				}
+			}
+		}(unix.Getpid(), unix.Gettid())
+		for i := range 40 {
+			name := fmt.Sprint("d/", i)
+			u.ok(u.mknod(name, unix.S_IFREG|0o600, 0))
+			u.ok(u.utimes(name, old))
+			u.ok(u.rename(name, name+"r"))
+			u.ok(u.setxattr(name+"r", "user.x", "1"))
+		}
+		u.append("d/big", "+")
+		equal(u, u.read("d/big") == want+"+", true)
 	}},
 	{"many files of one directory at once", func(u *union) {
 		u.mount("dir a\ndir a/b\nfile a/b/0 \"0\"\nfile a/b/1 \"1\"\nfile a/b/2 \"2\"\nfile a/b/3 \"3\"\nfile a/b/4 \"4\"\nfile a/b/5 \"5\"")
