@@ -14,7 +14,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"github.com/unionfsd/unionfsd/internal/mountinfo"
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
 
@@ -47,7 +46,15 @@ func runScripts(t *testing.T, dir, backend string) {
 			t.Fatal(err)
 		}
 	}
+	// Where temporary files are on an overlay, as in a container, the layers are on a tmpfs: an overlay takes no upper
+	// layer on another one.
+	onOverlay, workdir := isOverlay(t, os.TempDir()), ""
+	if onOverlay {
+		workdir = testfs.Tmpfs(t)
+	}
 	testscript.Run(t, testscript.Params{
+		WorkdirRoot:         workdir,
+		Condition:           func(cond string) (bool, error) { return cond == "overlay" && onOverlay, nil },
 		Dir:                 filepath.Join("testdata/script", dir),
 		Deadline:            time.Now().Add(time.Minute),
 		RequireExplicitExec: true,
@@ -55,7 +62,11 @@ func runScripts(t *testing.T, dir, backend string) {
 			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			env.Setenv("BACKEND", backend)
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command of a -race binary ends a second late
-			env.Defer(func() { unmountBelow(t, env.WorkDir) })
+			env.Defer(func() {
+				for _, path := range testfs.UnmountAll(env.WorkDir) {
+					t.Errorf("still mounted at the end of the script: %s", path)
+				}
+			})
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -67,18 +78,12 @@ func runScripts(t *testing.T, dir, backend string) {
 	})
 }
 
-// unmountBelow takes away what a script that failed has left mounted.
-func unmountBelow(t *testing.T, dir string) {
-	entries, err := mountinfo.Read()
-	if err != nil {
-		t.Error(err)
+func isOverlay(t *testing.T, dir string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
 	}
-	for i := len(entries) - 1; i >= 0; i-- {
-		if path := entries[i].MountPoint; strings.HasPrefix(path, dir+"/") {
-			t.Errorf("still mounted: %q", path)
-			unix.Unmount(path, unix.MNT_DETACH)
-		}
-	}
+	return st.Type == unix.OVERLAYFS_SUPER_MAGIC
 }
 
 // uni ARG... runs unionfsd with a state root of the script's own.
