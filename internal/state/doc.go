@@ -11,6 +11,7 @@
 //	    container.json                  what runs, or ran, in it
 //	    upper/ work/                    its writable layer
 //	    lock                            held by its supervisor
+//	ROOT/tally.json                     how many containers were started and ended, for metrics
 //
 // What is true is asked of the kernel and never of these files: a union is mounted if mountinfo says so, a
 // container runs if its lock is held. So nothing here can be wrong after a kill -9 or a reboot; at most it is
