@@ -46,9 +46,7 @@ known is shown as "-". Containers are listed by unionfsd ps.`,
 			}
 			unions := make([]unionInfo, len(mounts))
 			for i, m := range mounts {
-				if unions[i], err = describe(m); err != nil {
-					return err
-				}
+				unions[i] = describe(m)
 			}
 			if asJSON {
 				return a.printJSON(unions)
@@ -69,10 +67,11 @@ func specOf(m state.Mount) (layer.Spec, error) {
 	return spec, nil
 }
 
-func describe(m state.Mount) (unionInfo, error) {
+// describe tells what is known of a union. Others mount overlays with options that we do not understand.
+func describe(m state.Mount) unionInfo {
 	spec, err := specOf(m)
 	if err != nil {
-		return unionInfo{}, err
+		m.Spec = ""
 	}
 	u := unionInfo{
 		Mountpoint: m.Mountpoint,
@@ -89,7 +88,7 @@ func describe(m state.Mount) (unionInfo, error) {
 			u.Xattr = "user"
 		}
 	}
-	return u, nil
+	return u
 }
 
 func (a *app) printUnions(unions []unionInfo) error {
