@@ -38,8 +38,8 @@ type Options struct {
 	// of its names gets a copy of its own, and they are not one file any more.
 	Origin bool
 
-	// Cancel ends the copying of data early, with EINTR, when it is closed.
-	Cancel <-chan struct{}
+	// Cancelled, if not nil, is asked now and then whether to end the copying of data early, with EINTR.
+	Cancelled func() bool
 }
 
 // Build makes a copy of src, whole but not visible. The caller publishes or discards it.
@@ -123,7 +123,7 @@ func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, sys.CopyMetho
 		return nil, sys.CopyNone, fmt.Errorf("open lower file: %w", err)
 	}
 	defer unix.Close(in)
-	method, err := sys.CopyData(dst, in, src.Stat.Size, opt.Cancel)
+	method, err := sys.CopyData(dst, in, src.Stat.Size, opt.Cancelled)
 	if err != nil {
 		s.Discard()
 		return nil, sys.CopyNone, fmt.Errorf("copy data: %w", err)

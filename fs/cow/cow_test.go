@@ -188,9 +188,7 @@ func TestNoDataCopiesNone(t *testing.T) {
 
 func TestCancelLeavesNothing(t *testing.T) {
 	b := newBench(t, `file n size=1048576 data=0:"x"`, testfs.Layers(t, 3))
-	cancel := make(chan struct{})
-	close(cancel)
-	staged, err := b.copier.Build(b.source("n"), cow.Options{Cancel: cancel})
+	staged, err := b.copier.Build(b.source("n"), cow.Options{Cancelled: func() bool { return true }})
 	if err == nil {
 		staged.Discard()
 		testfs.Skip(t, "the file system shares blocks: nothing is copied that could be cancelled")

@@ -16,15 +16,44 @@ type Spec struct {
 
 // Options are the mount options of a union that are not directories. The zero value is the default.
 type Options struct {
-	ReadOnly  bool   // ro: refuse every write, even with an upper layer
-	NoSuid    bool   // nosuid
-	NoDev     bool   // nodev
-	NoExec    bool   // noexec
-	UserXattr bool   // userxattr: marks are user.overlay.*, for where trusted.* is not allowed
-	Volatile  bool   // volatile: fsync and sync write nothing; the upper does not survive a crash
-	FsName    string // fsname=: what /proc/mounts shows as source; "unionfsd" or "overlay" by default
-	Subtype   string // subtype=: the NAME of fuse.NAME in /proc/mounts; "unionfsd" by default; FUSE only
+	ReadOnly  bool // ro: refuse every write, even with an upper layer
+	NoSuid    bool // nosuid
+	NoDev     bool // nodev
+	NoExec    bool // noexec
+	UserXattr bool // userxattr: marks are user.overlay.*, for where trusted.* is not allowed
+	Volatile  bool // volatile: fsync and sync write nothing; the upper does not survive a crash
+
+	// RedirectDir is redirect_dir=: what a rename does with a directory that lower layers show through.
+	RedirectDir RedirectMode
+
+	// Metacopy is metacopy=on: a change of metadata copies up the metadata alone, and the data stay in the lower
+	// layer until the first write.
+	Metacopy bool
+
+	// Index is index=on: the names of a lower file stay names of one file when it is copied up.
+	Index bool
+
+	FsName  string // fsname=: what /proc/mounts shows as source; "unionfsd" or "overlay" by default
+	Subtype string // subtype=: the NAME of fuse.NAME in /proc/mounts; "unionfsd" by default; FUSE only
 }
+
+// RedirectMode is a value of overlayfs's redirect_dir option.
+type RedirectMode string
+
+const (
+	RedirectDefault  RedirectMode = ""         // off; nofollow with userxattr, as the kernel insists
+	RedirectOn       RedirectMode = "on"       // a renamed directory notes where its lower parts are
+	RedirectFollow   RedirectMode = "follow"   // none is made, those that are there are followed
+	RedirectNoFollow RedirectMode = "nofollow" // a directory that has one is refused with EPERM
+	RedirectOff      RedirectMode = "off"      // follow, as with the kernel's default redirect_always_follow=Y
+)
+
+// Creates reports whether renames make redirects.
+func (m RedirectMode) Creates() bool { return m == RedirectOn }
+
+// Follows reports whether redirects are followed in a union whose marks are user.overlay.* or not: a user could
+// forge those, so there they are not (fs/overlayfs/params.c, ovl_fs_params_verify).
+func (m RedirectMode) Follows(userXattr bool) bool { return m != RedirectNoFollow && !userXattr }
 
 // errEmptyLower is about two colons in a row, or one at an end. In the kernel "::" opens the data-only layers,
 // which a union does not have.
@@ -46,6 +75,20 @@ func (s Spec) Validate() error {
 	}
 	if s.Upper == "" && s.Work != "" {
 		return fmt.Errorf("work directory %q without an upper layer: add upperdir=DIR, or drop workdir for a read-only union", s.Work)
+	}
+	if s.Options.UserXattr {
+		return s.Options.checkUserXattr()
+	}
+	return nil
+}
+
+// checkUserXattr refuses what overlayfs refuses together with userxattr.
+func (o Options) checkUserXattr() error {
+	switch {
+	case o.RedirectDir == RedirectOn || o.RedirectDir == RedirectFollow:
+		return fmt.Errorf("redirect_dir=%s does not go with userxattr: a user could forge redirects; drop one of the two", o.RedirectDir)
+	case o.Metacopy:
+		return errors.New("metacopy=on does not go with userxattr: a user could forge it; drop one of the two")
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 //	lowerdir+=C    one more lower layer below the others; a colon is part of its name
 //	upperdir=U  workdir=W  fsname=NAME  subtype=NAME
 //	ro rw suid nosuid dev nodev exec noexec userxattr volatile
+//	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off
 //
 // A backslash takes the meaning from the character after it: \: \, \\ and \" stand for themselves. A value
 // wholly in double quotes may hold bare commas. Of two options that contradict each other the last one wins.
@@ -81,9 +82,17 @@ func (s *Spec) set(option string) (known bool, err error) {
 		return true, err
 	case name == "lowerdir":
 		return true, fmt.Errorf("option %q has no value: write lowerdir=DIR[:DIR]", option)
+	case name == "redirect_dir":
+		s.Options.RedirectDir, err = oneOf(name, RedirectMode(value), RedirectOn, RedirectFollow, RedirectNoFollow, RedirectOff)
+		return true, err
 	case strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 		return true, nil
 	case hasValue:
+		if field := s.Options.onOff(name); field != nil {
+			word, err := oneOf(name, value, "on", "off")
+			*field = word == "on"
+			return true, err
+		}
 		return ignoredValues[name], nil
 	}
 	for _, f := range s.Options.flags() {
@@ -108,6 +117,27 @@ func (s *Spec) text(name string) *string {
 		return &s.Options.Subtype
 	}
 	return nil
+}
+
+// onOff returns the field that the option called name switches on or off.
+func (o *Options) onOff(name string) *bool {
+	switch name {
+	case "metacopy":
+		return &o.Metacopy
+	case "index":
+		return &o.Index
+	}
+	return nil
+}
+
+// oneOf returns value if it is one of the allowed ones.
+func oneOf[T ~string](name string, value T, allowed ...T) (T, error) {
+	for _, a := range allowed {
+		if value == a {
+			return value, nil
+		}
+	}
+	return "", fmt.Errorf("option %s=%s: the value must be one of %v", name, value, allowed)
 }
 
 // flag is an option without a value: on sets field, off, where there is such a word, clears it.
@@ -210,6 +240,14 @@ func (s Spec) String() string {
 			lowers[i] = escapeLower.Replace(dir)
 		}
 		options = append(options, "lowerdir="+strings.Join(lowers, ":"))
+	}
+	if mode := s.Options.RedirectDir; mode != RedirectDefault {
+		options = append(options, "redirect_dir="+string(mode))
+	}
+	for _, name := range []string{"metacopy", "index"} {
+		if *s.Options.onOff(name) {
+			options = append(options, name+"=on")
+		}
 	}
 	for _, name := range []string{"upperdir", "workdir", "fsname", "subtype"} {
 		if value := *s.text(name); value != "" {

@@ -52,9 +52,13 @@ func TestParseOptions(t *testing.T) {
 			want: Spec{Lower: []string{"/a"}, Options: Options{NoSuid: true, NoDev: true}},
 		},
 		{
-			text:    `metacopy=on,sync,lowerdir=/a,uidmapping=:0:1000:1,ro=1,name="x,\"y",private`,
+			text: "redirect_dir=on,metacopy=on,index=on,index=off",
+			want: Spec{Options: Options{RedirectDir: RedirectOn, Metacopy: true}},
+		},
+		{
+			text:    `verity=on,sync,lowerdir=/a,uidmapping=:0:1000:1,ro=1,name="x,\"y",private`,
 			want:    Spec{Lower: []string{"/a"}},
-			unknown: []string{"metacopy=on", "sync", "uidmapping=:0:1000:1", "ro=1", `name="x,\"y"`, "private"},
+			unknown: []string{"verity=on", "sync", "uidmapping=:0:1000:1", "ro=1", `name="x,\"y"`, "private"},
 		},
 	}
 	for _, test := range tests {

@@ -31,6 +31,9 @@ func newXattrNames(user bool) XattrNames {
 	}
 }
 
+// User reports whether the names are user.overlay.*, which any owner of a file may write.
+func (x XattrNames) User() bool { return strings.HasPrefix(x.prefix, "user.") }
+
 // escape is what stands behind the prefix in the names that belong to the user of a union: a union that is itself
 // a layer of another one keeps its marks there.
 const escape = "overlay."

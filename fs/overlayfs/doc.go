@@ -23,9 +23,8 @@
 // # Options
 //
 // What changes the format on disk is set explicitly, so that the overlay module's parameters do not decide what a
-// union is: index, metacopy, xino and nfs_export are off, and redirects are not followed (redirect_dir=nofollow; "off"
-// means "follow" where the module says redirect_always_follow). A layer that holds redirects or metacopy files gives
-// EPERM for those, never a wrong tree.
+// union is: index and metacopy are off unless asked for, xino and nfs_export are off, and redirects are followed but
+// not made unless asked for. A layer that holds what is switched off gives EPERM for it, never a wrong tree.
 //
 // # Overlap
 //

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -77,16 +78,16 @@ func (o option) String() string {
 
 // options are the parameters of the union, layers last.
 func (u *union) options() []option {
-	// See the package comment. redirect_dir is not "off" for one more reason: with userxattr the kernel refuses
-	// "off" where redirect_always_follow turns it into "follow".
+	opt := u.stack.Spec.Options
+	user := u.stack.Xattr.User()
 	list := []option{
-		{name: "index", value: "off"},
-		{name: "metacopy", value: "off"},
-		{name: "redirect_dir", value: "nofollow"},
+		{name: "index", value: onOff(opt.Index)},
+		{name: "metacopy", value: onOff(opt.Metacopy)},
+		{name: "redirect_dir", value: redirectDir(opt.RedirectDir, user)},
 		{name: "nfs_export", value: "off"},
 		{name: "xino", value: "off"},
 	}
-	if strings.HasPrefix(u.stack.Xattr.Opaque, "user.") {
+	if user {
 		list = append(list, option{name: "userxattr"})
 	}
 	for _, d := range u.lowers {
@@ -99,6 +100,26 @@ func (u *union) options() []option {
 		list = append(list, option{name: "volatile"})
 	}
 	return append(list, option{name: "upperdir", dir: u.upper}, option{name: "workdir", dir: u.work})
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// redirectDir is the value of redirect_dir. It is never "off": what that means depends on a parameter of the module,
+// and with userxattr the kernel refuses it where that parameter turns it into "follow".
+func redirectDir(m layer.RedirectMode, user bool) string {
+	switch {
+	case m.Creates():
+		return "on"
+	case m.Follows(user):
+		return "follow"
+	default:
+		return "nofollow"
+	}
 }
 
 // source is what /proc/mounts shows as the device.

@@ -188,7 +188,9 @@ func TestOptions(t *testing.T) {
 			flags   int64    // of statfs(2), from the flags of mount and file system
 			source  string
 		}{
-			{"", []string{"rw", "redirect_dir=nofollow"}, 0, "overlay"},
+			{"", []string{"rw"}, 0, "overlay"},
+			{"redirect_dir=on,metacopy=on,index=on", []string{"rw", "redirect_dir=on", "metacopy=on", "index=on"}, 0, "overlay"},
+			{"redirect_dir=nofollow", []string{"rw", "redirect_dir=nofollow"}, 0, "overlay"},
 			{"ro,fsname=a b", []string{"ro"}, unix.ST_RDONLY, "a b"},
 			{"nosuid,nodev,noexec", []string{"rw"}, unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC, "overlay"},
 			{"userxattr", []string{"rw", "redirect_dir=nofollow", "userxattr"}, 0, "overlay"},

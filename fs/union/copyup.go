@@ -8,8 +8,8 @@ import (
 
 // copyUpFor says what a copy-up is needed for.
 type copyUpFor struct {
-	truncate bool            // the file is about to be truncated: its data need not be copied
-	cancel   <-chan struct{} // closed when the caller does not want to wait any longer
+	truncate bool // the file is about to be truncated: its data need not be copied
+	caller   caller
 }
 
 // ensureUpper returns once n is of the upper layer. Ancestors are copied up first, one at a time and from the top, so
@@ -67,7 +67,7 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 		return err
 	}
 	brokenLink := !n.isDir() && src.Stat.Nlink > 1
-	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Cancel: why.cancel}
+	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Cancelled: why.caller.killed}
 	staged, err := fs.copier.Build(src, opt)
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	if parent == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	if err := fs.ensureUpper(parent, copyUpFor{cancel: cancel}); err != nil {
+	if err := fs.ensureUpper(parent, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("tmpfile", parent, err)
 	}
 	fs.renameMu.RLock()
@@ -129,7 +129,7 @@ func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
 // createNode makes an object in the upper layer and returns its node. Like ovl_create_or_link.
 func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := fs.ensureUpper(c.parent, copyUpFor{cancel: c.cancel}); err != nil {
+	if err := fs.ensureUpper(c.parent, copyUpFor{caller: by(c.caller, c.cancel)}); err != nil {
 		return nil, st, err
 	}
 	fs.renameMu.RLock()

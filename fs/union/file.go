@@ -35,7 +35,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	flags := backingFlags(in.Flags)
 	if flags != unix.O_RDONLY {
-		if err := fs.ensureUpper(n, copyUpFor{truncate: flags&unix.O_TRUNC != 0, cancel: cancel}); err != nil {
+		if err := fs.ensureUpper(n, copyUpFor{truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.nodeStatus("open", n, err)
 		}
 	}

@@ -27,7 +27,8 @@ type FS struct {
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
 
-	oneFileSystem bool // all layers are on one: inode numbers are unique as they are
+	oneFileSystem   bool // all layers are on one: inode numbers are unique as they are
+	followRedirects bool
 
 	root     *node
 	nodes    *table
@@ -45,8 +46,10 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		origins:       cow.OpenOrigins(stack),
 		log:           logger,
 		oneFileSystem: stack.FileSystems() == 1,
-		nodes:         newTable(),
-		handles:       newHandles(),
+
+		followRedirects: stack.Spec.Options.RedirectDir.Follows(stack.Xattr.User()),
+		nodes:           newTable(),
+		handles:         newHandles(),
 	}
 	if stack.Work != nil {
 		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}

@@ -17,7 +17,7 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		return fuse.ENOENT
 	}
 	for _, up := range []*node{n, parent} {
-		if err := fs.ensureUpper(up, copyUpFor{cancel: cancel}); err != nil {
+		if err := fs.ensureUpper(up, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.status("link", name, err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 //
 // Precondition: n.entriesMu is held.
 func (fs *FS) listLocked(n *node) ([]dirent, error) {
-	l := lister{fs: fs, dir: n.dir}
+	l := lister{fs: fs, node: n}
 	err := l.list()
 	return l.entries, err
 }
@@ -27,22 +27,22 @@ type dirent struct {
 // whiteout. Like ovl_dir_read_merged.
 type lister struct {
 	fs      *FS
-	dir     *directory
+	node    *node
 	entries []dirent
 	seen    map[string]struct{} // names that are decided; nil while one layer is all there is
 }
 
 func (l *lister) list() error {
-	upper := l.dir.upper.Load()
-	if l.dir.merged() {
+	d := l.node.dir
+	if d.merged() {
 		l.seen = map[string]struct{}{}
 	}
-	if upper != nil {
+	if upper := d.upper.Load(); upper != nil {
 		if err := l.layer(upper, true); err != nil {
 			return err
 		}
 	}
-	for _, lower := range l.dir.lowers {
+	for _, lower := range d.lowers {
 		if err := l.layer(lower, false); err != nil {
 			return err
 		}
@@ -51,50 +51,57 @@ func (l *lister) list() error {
 }
 
 func (l *lister) layer(dir *layer.Dir, upper bool) error {
-	impure := upper && l.dir.impure.Load()
 	return dir.Entries(func(e sys.Dirent) error {
-		if l.seen != nil {
-			if _, decided := l.seen[string(e.Name)]; decided {
-				return nil
-			}
-		}
 		name := string(e.Name)
 		if l.seen != nil {
+			if _, decided := l.seen[name]; decided {
+				return nil
+			}
 			l.seen[name] = struct{}{}
 		}
-		d := dirent{name: name, typ: e.Type, ino: e.Ino}
-		var st unix.Stat_t
-		needStat := e.Type == unix.DT_CHR || e.Type == unix.DT_UNKNOWN || dir.Marked && e.Type == unix.DT_REG
-		if needStat || impure || l.merges(e.Type) {
-			found, white, err := l.fs.probe(dir, name, &st)
-			if !found || white || err != nil {
-				return err
-			}
-			d.typ = uint8(st.Mode & unix.S_IFMT >> 12)
-			d.ino = l.fs.listedInode(dir, name, &st, impure)
-		} else {
-			d.ino = l.fs.mapInode(dir.Layer(), dir.Layer().Dev, e.Ino)
+		d := dirent{name: name, typ: e.Type, ino: l.fs.mapInode(dir.Layer(), dir.Layer().Dev, e.Ino)}
+		if l.tells(dir, e.Type, upper) {
+			l.entries = append(l.entries, d)
+			return nil
 		}
+		var st unix.Stat_t
+		found, white, err := l.fs.probe(dir, name, &st)
+		if !found || white || err != nil {
+			return err
+		}
+		d.typ = uint8(st.Mode & unix.S_IFMT >> 12)
+		d.ino = l.inode(dir, name, &st, upper)
 		l.entries = append(l.entries, d)
 		return nil
 	})
 }
 
-// merges reports whether an entry of the type may have another inode number than its own, though nothing in its
-// directory was copied up: that of the lower directory that it is merged with.
-func (l *lister) merges(typ uint8) bool {
-	return typ == unix.DT_DIR && l.dir.merged()
+// tells reports whether an entry as the file system gave it is all that there is to know: it is no whiteout, and its
+// inode number is the one to show.
+func (l *lister) tells(dir *layer.Dir, typ uint8, upper bool) bool {
+	switch {
+	case typ == unix.DT_CHR, typ == unix.DT_UNKNOWN, typ == unix.DT_REG && dir.Marked:
+		return false // maybe a whiteout
+	case !upper:
+		return true
+	default: // a copy shows the number of its origin, a merged directory that of the lower one
+		return !l.node.dir.impure.Load() && (typ != unix.DT_DIR || len(l.node.dir.lowers) == 0)
+	}
 }
 
-// listedInode is the inode number of an entry as a lookup would show it.
-func (fs *FS) listedInode(dir *layer.Dir, name string, st *unix.Stat_t, impure bool) uint64 {
-	if n := fs.nodes.find(keyOf(st), false); n != nil {
+// inode is the inode number of an entry as a lookup would show it.
+func (l *lister) inode(dir *layer.Dir, name string, st *unix.Stat_t, upper bool) uint64 {
+	if n := l.fs.nodes.find(keyOf(st), false); n != nil {
 		return n.ino.Load()
 	}
-	if impure && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		if ino, fsid, ok := fs.origins.Inode(dir.At(name), fs.stack.Xattr); ok {
-			return fs.composeInode(fsid, ino)
+	n := &node{kind: st.Mode & unix.S_IFMT, pin: -1, from: dir.Layer()}
+	n.upper.Store(upper)
+	if n.kind == unix.S_IFDIR {
+		var err error
+		if n.dir, err = l.fs.openDirectory(l.node, name, &entry{where: inUpper, st: *st, dir: dir}); err != nil {
+			return l.fs.mapInode(dir.Layer(), st.Dev, st.Ino) // whoever looks it up will be told why
 		}
+		defer n.close()
 	}
-	return fs.mapInode(dir.Layer(), st.Dev, st.Ino)
+	return l.fs.inodeNumber(l.node, n, dir.At(name), st)
 }

@@ -249,6 +249,9 @@ func (fs *FS) openDirectory(parent *node, name string, e *entry) (*directory, er
 		d.lowers = append(d.lowers, top)
 	}
 	lowers, err := m.collect(top)
+	if e.where == inUpper {
+		d.redirect = m.redirected
+	}
 	d.lowers = append(d.lowers, lowers...)
 	if err != nil {
 		closeDirectory(d)
@@ -268,6 +271,8 @@ type merger struct {
 	next   int    // index into parent.lowers, or into the stack's lower layers once a redirect was absolute
 	name   string // the name to look for there; a path from the root of the layer once a redirect was absolute
 	rooted bool
+
+	redirected string // the first redirect that was followed
 }
 
 // collect opens every lower directory that shows through top. On an error it returns those it has opened too.
@@ -317,7 +322,14 @@ func (m *merger) redirect(dir *layer.Dir) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if !m.fs.followRedirects {
+		m.fs.log.Printf("directory %q was renamed with redirect_dir=on, and this union follows no redirects: mount it with redirect_dir=follow", m.name)
+		return false, unix.EPERM
+	}
 	target := string(value)
+	if m.redirected == "" {
+		m.redirected = target
+	}
 	if path, absolute := strings.CutPrefix(target, "/"); absolute {
 		for _, part := range strings.Split(path, "/") {
 			if part == "" || part == "." || part == ".." {

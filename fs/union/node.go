@@ -45,6 +45,10 @@ type directory struct {
 	upper  atomic.Pointer[layer.Dir] // nil until copied up
 	lowers []*layer.Dir              // the topmost first; does not change
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
+
+	// redirect is where the lower directories were looked for, if not under the directory's own name: a name in
+	// the same directory, or a path from the root of the union if it begins with a slash. Guarded by FS.renameMu.
+	redirect string
 }
 
 // merged reports whether the directory is made of more than one (OVL_TYPE_MERGE).

@@ -10,22 +10,22 @@ import (
 
 // Unlink implements fuse.RawFileSystem.
 func (fs *FS) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	return fs.status("unlink", name, fs.remove(cancel, header.NodeId, name, false))
+	return fs.status("unlink", name, fs.remove(by(header, cancel), header.NodeId, name, false))
 }
 
 // Rmdir implements fuse.RawFileSystem.
 func (fs *FS) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	return fs.status("rmdir", name, fs.remove(cancel, header.NodeId, name, true))
+	return fs.status("rmdir", name, fs.remove(by(header, cancel), header.NodeId, name, true))
 }
 
 // remove takes a name out of the union. The object itself is never copied up for that: what a lower layer has of the
 // name is covered. Like ovl_do_remove.
-func (fs *FS) remove(cancel <-chan struct{}, parentID uint64, name string, dir bool) error {
+func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 	parent := fs.node(parentID)
 	if parent == nil {
 		return unix.ESTALE
 	}
-	if err := fs.ensureUpper(parent, copyUpFor{cancel: cancel}); err != nil {
+	if err := fs.ensureUpper(parent, copyUpFor{caller: c}); err != nil {
 		return err
 	}
 	fs.renameMu.RLock()

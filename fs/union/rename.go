@@ -22,7 +22,7 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName
 		keep:     in.Flags&unix.RENAME_NOREPLACE != 0,
 	}
 	defer r.forget()
-	if err := r.prepare(cancel); err != nil {
+	if err := r.prepare(by(&in.InHeader, cancel)); err != nil {
 		return fs.status("rename", oldName, err)
 	}
 	fs.renameMu.Lock()
@@ -56,7 +56,7 @@ func (r *rename) forget() {
 }
 
 // prepare copies up what will be moved, and both directories. No lock is held.
-func (r *rename) prepare(cancel <-chan struct{}) error {
+func (r *rename) prepare(c caller) error {
 	if err := r.fs.writable(); err != nil {
 		return err
 	}
@@ -78,14 +78,14 @@ func (r *rename) prepare(cancel <-chan struct{}) error {
 		return unix.EEXIST
 	}
 	for _, n := range moved {
-		// A directory that lower layers show through cannot be moved: they would not come along. The kernel's
-		// answer too, with redirect_dir=off (ovl_can_move); mv(1) and others then copy it.
-		if n.isDir() && len(n.dir.lowers) > 0 {
+		// A directory that lower layers show through cannot be moved unless it can note where they are: they
+		// would not come along. The kernel's answer too (ovl_can_move); mv(1) and others then copy it.
+		if n.isDir() && len(n.dir.lowers) > 0 && !r.fs.stack.Spec.Options.RedirectDir.Creates() {
 			return unix.EXDEV
 		}
 	}
 	for _, n := range append(moved, r.from.parent, r.to.parent) {
-		if err := r.fs.ensureUpper(n, copyUpFor{cancel: cancel}); err != nil {
+		if err := r.fs.ensureUpper(n, copyUpFor{caller: c}); err != nil {
 			return err
 		}
 	}
@@ -252,15 +252,21 @@ func (r *rename) clearTarget() error {
 	return r.fs.clearUpper(r.to.parent, r.to.name, target)
 }
 
-// arrive makes n ready for a new place: a directory must not merge with what the lower layers have there, and the
-// upper directory must tell that something in it has an origin.
+// arrive makes n ready for a new place: a directory must not merge with what the lower layers have there but with what
+// they have where it was, and the upper directory must tell that something in it has an origin.
 func (r *rename) arrive(n *node, at *end) error {
-	if n.isDir() && len(at.parent.dir.lowers) > 0 {
+	switch {
+	case !n.isDir():
+	case len(n.dir.lowers) > 0:
+		if err := r.fs.setRedirect(n, r.from.parent == r.to.parent); err != nil {
+			return err
+		}
+	case len(at.parent.dir.lowers) > 0:
 		if err := r.fs.setOpaque(n.dir.upper.Load().Self()); err != nil {
 			return err
 		}
 	}
-	if n.origin || n.isDir() && n.dir.impure.Load() {
+	if n.origin || n.isDir() && (len(n.dir.lowers) > 0 || n.dir.impure.Load()) {
 		return r.fs.markImpure(at.parent)
 	}
 	return nil

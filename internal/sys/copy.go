@@ -19,8 +19,9 @@ const (
 const copyChunk = 1 << 20
 
 // CopyData copies the first size bytes of src to the empty regular file dst, keeping holes: shares the blocks
-// where the file system can, else copies extent by extent. It fails with EINTR when cancel is closed.
-func CopyData(dst, src int, size int64, cancel <-chan struct{}) (CopyMethod, error) {
+// where the file system can, else copies extent by extent. It fails with EINTR once cancelled, which may be
+// nil, is true.
+func CopyData(dst, src int, size int64, cancelled func() bool) (CopyMethod, error) {
 	if size == 0 {
 		return CopyNone, nil
 	}
@@ -30,7 +31,7 @@ func CopyData(dst, src int, size int64, cancel <-chan struct{}) (CopyMethod, err
 	if err := unix.Ftruncate(dst, size); err != nil { // a hole at the end stays one
 		return CopyNone, err
 	}
-	c := copier{dst: dst, src: src, cancel: cancel, method: CopyNone}
+	c := copier{dst: dst, src: src, cancelled: cancelled, method: CopyNone}
 	for off := int64(0); off < size; {
 		data, err := unix.Seek(src, off, unix.SEEK_DATA)
 		if err == unix.ENXIO { // only a hole is left
@@ -54,19 +55,17 @@ func CopyData(dst, src int, size int64, cancel <-chan struct{}) (CopyMethod, err
 }
 
 type copier struct {
-	dst, src int
-	cancel   <-chan struct{}
-	method   CopyMethod
-	buf      []byte // non-nil once copy_file_range turned out not to work between these files
+	dst, src  int
+	cancelled func() bool
+	method    CopyMethod
+	buf       []byte // non-nil once copy_file_range turned out not to work between these files
 }
 
 // extent copies the bytes [off, end).
 func (c *copier) extent(off, end int64) error {
 	for off < end {
-		select {
-		case <-c.cancel:
+		if c.cancelled != nil && c.cancelled() {
 			return unix.EINTR
-		default:
 		}
 		n, err := c.chunk(off, int(min(copyChunk, end-off)))
 		if err == unix.EINTR {

@@ -1,0 +1,53 @@
+package union
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// caller is the thread that waits for a request.
+type caller struct {
+	pid         uint32          // 0 if it is in a pid namespace that the daemon cannot see
+	interrupted <-chan struct{} // closed when it got a signal, of whatever kind
+}
+
+func by(header *fuse.InHeader, interrupted <-chan struct{}) caller {
+	return caller{pid: header.Pid, interrupted: interrupted}
+}
+
+// killed reports whether the caller is about to die. Other signals do not end a system call on a disk file, so they must
+// not end a copy-up: the Go runtime, for one, sends them all the time. The kernel's copy-up is killable in the same way.
+func (c caller) killed() bool {
+	select {
+	case <-c.interrupted:
+		return c.pid != 0 && dying(c.pid)
+	default:
+		return false
+	}
+}
+
+// dying reports whether a thread is gone or has a SIGKILL pending, which is what the kernel makes of any fatal signal.
+func dying(pid uint32) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+		line := lines.Bytes()
+		for _, field := range []string{"SigPnd:", "ShdPnd:"} {
+			if mask, found := bytes.CutPrefix(line, []byte(field)); found {
+				set, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
+				if err == nil && set&(1<<(unix.SIGKILL-1)) != 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
