@@ -100,6 +100,16 @@ func (t Tree) String() string {
 	return b.String()
 }
 
+// Source is the text of t in the order of its entries, with the content of all files: what [Parse] reads back as t.
+func (t Tree) Source() string {
+	var b strings.Builder
+	for _, e := range t {
+		b.WriteString(e.line(Entry.source))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
 // plainRoot says whether e is the root with nothing to be told of it, which texts leave out.
 func (e Entry) plainRoot() bool { return e.Path == "." && e.String() == "dir ." }
 
@@ -112,7 +122,10 @@ func pathKey(path string) string {
 }
 
 // String is the line of e.
-func (e Entry) String() string {
+func (e Entry) String() string { return e.line(Entry.content) }
+
+// line is the line of e, with what content tells of a file.
+func (e Entry) line(content func(Entry) []string) string {
 	w := []string{string(e.Kind), quote(e.Path)}
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
 	switch e.Kind {
@@ -129,7 +142,7 @@ func (e Entry) String() string {
 	case Char, Block:
 		add("%d:%d", e.Major, e.Minor)
 	case File:
-		w = append(w, e.content()...)
+		w = append(w, content(e)...)
 	}
 	if e.Mode != defaultMode(e.Kind) {
 		add("mode=%04o", e.Mode)
@@ -182,6 +195,15 @@ func (e Entry) content() []string {
 		return []string{fmt.Sprintf("%q", e.bytes())}
 	}
 	return []string{fmt.Sprintf("size=%d", e.Size), "sum=" + sum(e.bytes())}
+}
+
+// source is the words that give the file e the content it has.
+func (e Entry) source() []string {
+	w := []string{fmt.Sprintf("size=%d", e.Size)}
+	for _, x := range e.Data {
+		w = append(w, fmt.Sprintf("data=%d:%q", x.Off, x.Data))
+	}
+	return w
 }
 
 func (e Entry) bytes() []byte {

@@ -21,7 +21,7 @@ func Generate(seed int64, n int) Case {
 	for range 1 + g.Intn(4) {
 		var t testfs.Tree
 		t, below = g.layer(below)
-		c.Lower = append([]string{t.String()}, c.Lower...)
+		c.Lower = append([]string{t.Source()}, c.Lower...)
 	}
 	var total int
 	for _, k := range kinds {
@@ -113,7 +113,12 @@ func (g generator) object(p string) testfs.Entry {
 		}
 	case n < 13:
 		d := expand(g.data())
-		e.Data, e.Size = []testfs.Extent{{Off: 0, Data: d}}, int64(len(d))
+		e.Size = int64(len(d))
+		if e.Size <= 60 {
+			e.Data = []testfs.Extent{{Off: 0, Data: d}}
+		} else { // a hole in the middle
+			e.Data = []testfs.Extent{{Off: 0, Data: d[:20]}, {Off: e.Size - 20, Data: d[:20]}}
+		}
 	case n < 15:
 		return testfs.Entry{Kind: testfs.Symlink, Path: p, Target: g.target(), Mode: 0o777}
 	case n < 16:

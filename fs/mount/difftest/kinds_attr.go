@@ -1,6 +1,7 @@
 package difftest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -62,7 +63,7 @@ var attrKinds = []kind{
 		return results(strings.Join(names, " "), err)
 	}},
 	{"fchmod", 2, true, func(g generator) []string { return []string{g.slot(), g.octal()} }, func(s *side, a []string) string {
-		return result(unix.Fchmod(s.slotFD(a[0]), uint32(number(a[1], 8))))
+		return result(unix.Fchmod(s.writableFD(a[0]), uint32(number(a[1], 8))))
 	}},
 	{"fstat", 3, false, oneSlot, func(s *side, a []string) string {
 		var st unix.Stat_t
@@ -70,5 +71,19 @@ var attrKinds = []kind{
 			return result(err)
 		}
 		return s.describe(&st)
+	}},
+	{"same-inode", 2, false, twoPaths, func(s *side, a []string) string {
+		var st, other unix.Stat_t
+		if err := errors.Join(unix.Lstat(s.path(a[0]), &st), unix.Lstat(s.path(a[1]), &other)); err != nil {
+			return "no two objects"
+		}
+		return fmt.Sprint(st.Ino == other.Ino)
+	}},
+	{"open-inode", 2, false, func(g generator) []string { return []string{g.slot(), g.path()} }, func(s *side, a []string) string {
+		var st, other unix.Stat_t
+		if err := errors.Join(unix.Fstat(s.slotFD(a[0]), &st), unix.Lstat(s.path(a[1]), &other)); err != nil {
+			return "no two objects"
+		}
+		return fmt.Sprint(st.Ino == other.Ino)
 	}},
 }

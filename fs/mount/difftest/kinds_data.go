@@ -173,7 +173,7 @@ func mmapWrite(s *side, a []string) string {
 }
 
 func mmapRead(s *side, a []string) string {
-	return mapped(s.slotFD(a[0]), unix.PROT_READ, func(m []byte) string { return "ok " + runs(m) })
+	return mapped(s.writableFD(a[0]), unix.PROT_READ, func(m []byte) string { return "ok " + runs(m) })
 }
 
 // runs tells what b holds as lengths of equal bytes: "10*a 5*\x00".

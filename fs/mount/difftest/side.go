@@ -140,17 +140,31 @@ func number(s string, base int) int {
 // slotFD is the descriptor in a slot.
 func (s *side) slotFD(arg string) int { return s.open[number(arg, 10)%slots] }
 
-// describe is what stat told, without what two unions cannot have the same.
+// writableFD is the descriptor in a slot if it is of a file and can be written, else -1. What was opened otherwise
+// while it was in a lower layer stays there for the kernel: a mapping shows the lower file for ever, and a change of
+// mode after it was unlinked fails, or brings its name back.
+func (s *side) writableFD(arg string) int {
+	fd := s.slotFD(arg)
+	var st unix.Stat_t
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1
+	}
+	return fd
+}
+
+// describe is what stat told, without what two unions need not have the same: sizes of directories, and how many
+// links they have, which changes on the kernel when one becomes a merged directory.
 func (s *side) describe(st *unix.Stat_t) string {
-	size := st.Size
+	size, nlink := st.Size, st.Nlink
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		size = 0 // of the file system's choice
+		size, nlink = 0, 1
 	}
 	mtime := "new"
 	if t := time.Unix(st.Mtim.Unix()); t.Before(s.start) {
 		mtime = t.UTC().Format(time.RFC3339Nano)
 	}
-	return fmt.Sprintf("mode=%o owner=%d:%d size=%d nlink=%d rdev=%x mtime=%s", st.Mode, st.Uid, st.Gid, size, st.Nlink, st.Rdev, mtime)
+	return fmt.Sprintf("mode=%o owner=%d:%d size=%d nlink=%d rdev=%x mtime=%s", st.Mode, st.Uid, st.Gid, size, nlink, st.Rdev, mtime)
 }
 
 func (s *side) proc(fd int) string { return filepath.Join("/proc/self/fd", strconv.Itoa(fd)) }

@@ -28,6 +28,7 @@ var suite = []struct {
 	{"attr", attr},
 	{"times", times},
 	{"xattr", xattrs},
+	{"userxattr", userxattr},
 	{"open", open},
 	{"data", data},
 	{"locks", locks},

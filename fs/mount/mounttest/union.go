@@ -143,7 +143,7 @@ func (u *union) merged(want string) {
 // upper compares what the upper layer holds with the tree want.
 func (u *union) upper(want string) {
 	u.Helper()
-	u.compare("upper layer", u.spec.Upper, want, testfs.Options{Layer: true})
+	u.compare("upper layer", u.spec.Upper, want, testfs.Options{Layer: true, UserXattr: u.spec.Options.UserXattr})
 }
 
 // compareLayer compares what a layer holds on disk with the tree want.
