@@ -19,6 +19,7 @@ type Counts struct {
 	Read, Written                      float64 // bytes
 	CopyUps, CopyUpBytes, CopyingUp    float64
 	Nodes, Files, Directories          float64
+	UpperSize, UpperAvailable          float64 // bytes of the file system of the upper layer; 0 if there is none
 }
 
 // Requests are those of one operation.
@@ -47,6 +48,9 @@ func CountsOf(f Families, at time.Time) Counts {
 		Nodes:       sum("unionfsd_nodes"),
 		Files:       sum("unionfsd_open_files"),
 		Directories: sum("unionfsd_open_directories"),
+
+		UpperSize:      sum("unionfsd_upper_size_bytes"),
+		UpperAvailable: sum("unionfsd_upper_available_bytes"),
 	}
 	for _, m := range f.find("unionfsd_copyup_duration_seconds") {
 		c.CopyUps += float64(m.GetHistogram().GetSampleCount())

@@ -35,7 +35,7 @@ func (a *app) benchCommand() *cobra.Command {
 	var f benchFlags
 	cmd := &cobra.Command{
 		Use:     "bench [--backends LIST] [--workloads LIST] [--regimes LIST] [--runs N] [--out DIR]",
-		GroupID: groupSystem,
+		GroupID: groupMeasure,
 		Short:   "measure the same work on every backend",
 		Long: `Do the same work on unionfsd's backends, on the bare directory ("native") and on other union file systems that are
 installed, in turn, and report medians, ratios to the kernel's overlayfs, CPU time, memory and requests.

@@ -22,6 +22,7 @@ func (a *app) mountCommand() *cobra.Command {
 	var layers layerFlags
 	var backend string
 	var foreground bool
+	var measured measuringFlags
 	cmd := &cobra.Command{
 		Use:     "mount [-b BACKEND] [-l LOWER]... [-u UPPER -w WORK] [-o OPTIONS] [-f] MOUNTPOINT",
 		GroupID: groupUnions,
@@ -36,10 +37,11 @@ subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w.`,
   unionfsd mount -l app -l base -u upper -w work merged       # app over base, changes go to upper
   unionfsd mount -b kernel -l base -u upper -w work merged    # the same, served by the kernel
   unionfsd mount -o lowerdir=app:base,nosuid merged           # as for mount(8)
-  unionfsd mount -f -l base merged                            # stays until ^C`,
+  unionfsd mount -f -l base merged                            # stays until ^C
+  unionfsd mount --metrics-listen :9737 -l base merged        # for Prometheus on this host`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := a.mount(cmd.Context(), layers, backend, args[0], foreground)
+			err := a.mount(cmd.Context(), layers, backend, args[0], measured, foreground)
 			if err != nil {
 				return fmt.Errorf("mount %s: %w", args[0], err)
 			}
@@ -54,11 +56,16 @@ subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w.`,
 	flags.StringVarP(&layers.work, "work", "w", "", "empty `DIR` on the file system of the upper layer")
 	flags.StringArrayVarP(&layers.options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground; unmount on SIGINT or SIGTERM")
+	measured.add(flags)
 	return cmd
 }
 
-func (a *app) mount(ctx context.Context, layers layerFlags, backend, target string, foreground bool) error {
+func (a *app) mount(ctx context.Context, layers layerFlags, backend, target string, measured measuringFlags, foreground bool) error {
 	spec, err := layers.spec()
+	if err != nil {
+		return err
+	}
+	measuring, err := measured.measuring()
 	if err != nil {
 		return err
 	}
@@ -66,7 +73,7 @@ func (a *app) mount(ctx context.Context, layers layerFlags, backend, target stri
 	if err != nil {
 		return err
 	}
-	return a.start(ctx, backend, job{Spec: spec, Target: target, StateRoot: root.Dir(), MustRecord: true}, foreground)
+	return a.start(ctx, backend, job{Spec: spec, Target: target, StateRoot: root.Dir(), MustRecord: true, Measuring: measuring}, foreground)
 }
 
 // spec puts together what flags and -o say of the layers.
@@ -137,6 +144,9 @@ func (a *app) start(ctx context.Context, backend string, j job, foreground bool)
 		return err
 	}
 	j.Backend, j.Stay = b.Name(), foreground
+	if err := j.canListen(); err != nil {
+		return err
+	}
 	if foreground {
 		return j.serve(ctx, foregroundSignals(), func(warning error) error {
 			if warning != nil {

@@ -22,6 +22,7 @@ type unionInfo struct {
 	Work       state.Text   `json:"work,omitempty"`
 	Xattr      string       `json:"xattr,omitempty"`
 	Since      time.Time    `json:"since,omitzero"`
+	Metrics    string       `json:"metrics,omitempty"` // where they are served, if mount was told to
 }
 
 func (a *app) mountsCommand() *cobra.Command {
@@ -81,6 +82,7 @@ func describe(m state.Mount) unionInfo {
 		Upper:      state.Text(spec.Upper),
 		Work:       state.Text(spec.Work),
 		Since:      m.Since,
+		Metrics:    m.Metrics,
 	}
 	if m.Spec != "" {
 		u.Xattr = "trusted"

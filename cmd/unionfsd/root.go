@@ -35,6 +35,7 @@ func (a *app) state() (state.Root, error) {
 const (
 	groupUnions     = "unions"
 	groupContainers = "containers"
+	groupMeasure    = "measure"
 	groupSystem     = "system"
 )
 
@@ -75,12 +76,14 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 	root.AddGroup(
 		&cobra.Group{ID: groupUnions, Title: "Unions:"},
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
+		&cobra.Group{ID: groupMeasure, Title: "Measurement:"},
 		&cobra.Group{ID: groupSystem, Title: "System:"})
 	root.SetHelpCommandGroupID(groupSystem)
 	root.SetCompletionCommandGroupID(groupSystem)
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.diffCommand(),
 		a.runCommand(), a.psCommand(), a.rmCommand(),
-		a.doctorCommand(), a.benchCommand(), a.versionCommand())
+		a.metricsCommand(), a.topCommand(), a.benchCommand(),
+		a.doctorCommand(), a.versionCommand())
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
 	for _, cmd := range root.Commands() {
 		cmd.Args = a.checked(cmd.Args)

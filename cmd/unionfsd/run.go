@@ -71,6 +71,7 @@ such program, and 125 if something else failed.`,
 
 // run runs a program in a new container. The code is what to exit with, also with an error.
 func (a *app) run(ctx context.Context, f runFlags, argv []string) (code int, err error) {
+	began := time.Now()
 	spec, err := f.spec()
 	if err != nil {
 		return exitSelf, err
@@ -126,10 +127,14 @@ func (a *app) run(ctx context.Context, f runFlags, argv []string) (code int, err
 	}
 	started := func(pid int) error {
 		keep = true
+		a.counted(root.CountStart(time.Since(began)))
 		c.PID = pid
 		return home.Save(c)
 	}
 	code, err = launch(view, c.Name, argv, mask, started)
+	if keep {
+		a.counted(root.CountExit(code))
+	}
 	if err != nil {
 		return code, err
 	}

@@ -22,6 +22,7 @@ type job struct {
 	StateRoot  string
 	MustRecord bool // a union that cannot be recorded is not mounted; else that is a warning
 	Stay       bool // until it is unmounted, even if nobody in this process serves it
+	Measuring  measuring
 }
 
 // serve mounts the union, calls live when it is there, and returns when it is not any more, or need not be served
@@ -37,7 +38,12 @@ func (j job) serve(ctx context.Context, signals <-chan os.Signal, live func(warn
 	if err != nil {
 		return err
 	}
-	view, err := backends[j.Backend].Open(ctx, j.Spec)
+	monitor, err := newMonitor(j)
+	if err != nil {
+		return err
+	}
+	defer monitor.close()
+	view, err := monitor.observed(backends[j.Backend]).Open(ctx, j.Spec)
 	if err != nil {
 		return err
 	}
@@ -45,9 +51,12 @@ func (j job) serve(ctx context.Context, signals <-chan os.Signal, live func(warn
 	if err := view.Attach(j.Target); err != nil {
 		return err
 	}
-	record, warning := root.AddMount(j.record(view))
+	record, warning := root.AddMount(j.record(view, monitor))
+	if record.PID != 0 && warning == nil {
+		warning = monitor.start(record, view.Served())
+	}
 	if warning != nil && j.MustRecord {
-		return errors.Join(warning, unmount(j.Target, unix.MNT_DETACH))
+		return errors.Join(warning, unmount(j.Target, unix.MNT_DETACH), root.DropMount(record))
 	}
 	if err := live(warning); err != nil {
 		return errors.Join(err, unmount(j.Target, unix.MNT_DETACH), root.DropMount(record))
@@ -59,8 +68,8 @@ func (j job) serve(ctx context.Context, signals <-chan os.Signal, live func(warn
 	return errors.Join(err, root.DropMount(record))
 }
 
-func (j job) record(view mount.View) state.Mount {
-	m := state.Mount{Mountpoint: state.Text(j.Target), Backend: j.Backend, Spec: state.Text(j.Spec.String())}
+func (j job) record(view mount.View, monitor *monitor) state.Mount {
+	m := state.Mount{Mountpoint: state.Text(j.Target), Backend: j.Backend, Spec: state.Text(j.Spec.String()), Metrics: monitor.address()}
 	if view.Served() || j.Stay {
 		m.PID = os.Getpid()
 	}

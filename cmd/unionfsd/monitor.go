@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/mount"
+	"github.com/unionfsd/unionfsd/fs/union"
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
+	"github.com/unionfsd/unionfsd/internal/state"
+	"github.com/unionfsd/unionfsd/metrics"
+)
+
+// measuring says how a union is to be measured.
+type measuring struct {
+	Off       bool            // count nothing
+	Listen    metrics.Address // where to tell, besides the control socket; the zero Address: nowhere
+	Profiling bool            // tell of the process too, there
+}
+
+// monitor tells of a union while this process serves it.
+type monitor struct {
+	job      job
+	listener net.Listener   // on job.Measuring.Listen; nil if that is nowhere
+	counted  *metrics.Union // nil if nothing is counted
+	upper    int            // see metrics.Mount
+	servers  []*http.Server
+}
+
+// newMonitor does what can fail before anything is mounted. Close the monitor after use.
+func newMonitor(j job) (*monitor, error) {
+	m := &monitor{job: j, upper: -1}
+	if where := j.Measuring.Listen; where != (metrics.Address{}) {
+		var err error
+		if m.listener, err = where.Listen(); err != nil {
+			return nil, err
+		}
+	}
+	if !j.Measuring.Off {
+		m.counted = metrics.NewUnion(union.Operations)
+	}
+	m.upper = openUpper(j.Spec.Upper)
+	return m, nil
+}
+
+// openUpper opens an upper layer for metrics.Mount. One that cannot be opened is none: to say why is for who mounts it.
+func openUpper(path string) int {
+	if path == "" {
+		return -1
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// observed makes the backend tell the monitor what the union does, if it is one that can.
+func (m *monitor) observed(b mount.Backend) mount.Backend {
+	if u, ok := b.(union.Backend); ok && m.counted != nil {
+		u.Observer = m.counted
+		return u
+	}
+	return b
+}
+
+// address is where the monitor listens besides the control socket, with the port that it was given; empty if nowhere.
+func (m *monitor) address() string {
+	switch {
+	case m.listener == nil:
+		return ""
+	case m.listener.Addr().Network() == "unix":
+		return "unix:" + m.listener.Addr().String()
+	default:
+		return m.listener.Addr().String()
+	}
+}
+
+// start begins to answer, once the union is mounted. Without a record there is no control socket.
+func (m *monitor) start(record state.Mount, served bool) error {
+	target := string(record.Mountpoint)
+	r := metrics.NewRegistry()
+	r.AddProcess(target, version())
+	r.AddMount(target, metrics.Mount{Backend: record.Backend, Layers: layerCount(m.job.Spec), Since: record.Since, Upper: m.upper})
+	if served && m.counted != nil {
+		r.AddUnion(target, m.counted)
+	}
+	h := r.Handler(func() error { return mounted(record) }, m.job.Measuring.Profiling)
+	if m.listener != nil {
+		m.servers = append(m.servers, metrics.Serve(m.listener, h))
+	}
+	l, err := record.ListenControl()
+	if errors.Is(err, state.ErrNoControl) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.servers = append(m.servers, metrics.Serve(l, h))
+	return nil
+}
+
+// mounted returns an error if the union is not in the file tree any more.
+func mounted(record state.Mount) error {
+	entries, err := mountinfo.Read()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Dev == record.Dev && e.MountPoint == string(record.Mountpoint) {
+			return nil
+		}
+	}
+	return errors.New("not mounted any more, but still in use")
+}
+
+func (m *monitor) close() {
+	for _, s := range m.servers {
+		s.Close()
+	}
+	if m.listener != nil {
+		m.listener.Close()
+	}
+	if m.upper >= 0 {
+		unix.Close(m.upper)
+	}
+}
+
+// canListen returns an error if the union is to be left to the kernel, so that no process stays that could listen.
+func (j job) canListen() error {
+	if j.Backend == "kernel" && !j.Stay && j.Measuring.Listen != (metrics.Address{}) {
+		return usagef("--metrics-listen, but the kernel serves this union and no process stays; pass -f, or use unionfsd metrics")
+	}
+	return nil
+}
