@@ -211,7 +211,7 @@ var copyup = []check{
 	{"signals do not disturb it", func(u *union) {
 		u.mount("dir d")
 		u.editsLower = true
-		want := strings.Repeat("0123456789abcdef", 1<<20)
+		want := strings.Repeat("0123456789abcdef", 1<<19)
 		u.ok(os.WriteFile(u.low(0, "d/big"), []byte(want), 0o644))
 		stop := make(chan bool)
 		defer close(stop)

@@ -111,6 +111,14 @@ var hardlinks = []check{
 		equal(u, u.read("a"), "12")
 		u.upper("file a \"12\"\nfile b \"13\"")
 	}},
+	{"opening one for writing breaks it off at once", func(u *union) {
+		u.mount("file a \"1\"\nhardlink b -> a")
+		equal(u, u.stat("a").Nlink, 2)
+		fd := u.open("a", unix.O_WRONLY, 0)
+		equal(u, u.fstat(fd).Nlink, 1)
+		equal(u, u.stat("a").Nlink, 1)
+		equal(u, u.stat("b").Nlink, 2)
+	}},
 	{"removing one leaves the others", func(u *union) {
 		u.mount("file a \"1\"\nhardlink b -> a")
 		u.ok(u.unlink("a"))
