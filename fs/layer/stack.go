@@ -46,12 +46,13 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 	}
 	s := &Stack{Spec: spec, Xattr: newXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
 	b := newBudget()
-	for _, path := range spec.Lower {
+	for i, path := range spec.Lower {
 		l, err := openLower(path, b)
 		if err != nil {
 			s.Close()
 			return nil, err
 		}
+		l.Pos = i
 		s.Lowers = append(s.Lowers, l)
 	}
 	if spec.Upper != "" {
@@ -60,6 +61,9 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 			s.Close()
 			return nil, err
 		}
+	}
+	if s.Upper != nil {
+		s.Upper.Pos = -1
 	}
 	s.numberFileSystems()
 	return s, nil

@@ -291,8 +291,8 @@ func (m *merger) collect(top *layer.Dir) (lowers []*layer.Dir, err error) {
 
 // below takes the marks of the directory that was found last, and reports whether what is below shows through it.
 func (m *merger) below(dir *layer.Dir) (bool, error) {
-	if m.next >= m.layers() {
-		return false, nil
+	if dir.Layer().Pos == len(m.fs.stack.Lowers)-1 {
+		return false, nil // it is of the last layer
 	}
 	opacity, err := whiteout.OpacityOf(dir.Self(), m.fs.stack.Xattr)
 	if err != nil {
@@ -317,7 +317,7 @@ func (m *merger) layers() int {
 func (m *merger) redirect(dir *layer.Dir) (bool, error) {
 	value, err := dir.Self().Getxattr(m.fs.stack.Xattr.Redirect)
 	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
-		return true, nil
+		return m.next < m.layers(), nil
 	}
 	if err != nil {
 		return false, err
@@ -336,7 +336,7 @@ func (m *merger) redirect(dir *layer.Dir) (bool, error) {
 				return false, unix.EIO
 			}
 		}
-		m.next, m.rooted, m.name = m.fs.layerBelow(dir.Layer()), true, path
+		m.next, m.rooted, m.name = dir.Layer().Pos+1, true, path
 		return m.next < m.layers(), nil
 	}
 	if target == "" || strings.Contains(target, "/") || target == "." || target == ".." {
@@ -346,17 +346,7 @@ func (m *merger) redirect(dir *layer.Dir) (bool, error) {
 		target = m.name[:strings.LastIndex(m.name, "/")+1] + target
 	}
 	m.name = target
-	return true, nil
-}
-
-// layerBelow is the index of the first of the stack's lower layers that is below l.
-func (fs *FS) layerBelow(l *layer.Layer) int {
-	for i, lower := range fs.stack.Lowers {
-		if lower == l {
-			return i + 1
-		}
-	}
-	return 0
+	return m.next < m.layers(), nil
 }
 
 // open opens the next merged directory, or returns nil if there is none: no layer has it, or something that is not a
