@@ -167,13 +167,7 @@ func openDirAt(dirfd int, name string) (int, error) {
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	for {
-		fd, err := unix.Openat2(dirfd, name, &how)
-		if err == unix.EINTR || err == unix.EAGAIN { // EAGAIN: a rename elsewhere made the kernel unsure; openat2(2)
-			continue
-		}
-		return fd, err
-	}
+	return sys.Openat2(dirfd, name, &how)
 }
 
 // with calls f with the descriptor of the directory.
@@ -208,33 +202,33 @@ func (d *Dir) CreateUnnamed(flags int, mode uint32) (fd int, err error) {
 
 // Mkdir makes a directory.
 func (d *Dir) Mkdir(name string, mode uint32) error {
-	return d.with(func(fd int) error { return unix.Mkdirat(fd, name, mode) })
+	return d.with(func(fd int) error { return sys.Mkdirat(fd, name, mode) })
 }
 
 // Mknod makes a file of any type but a directory or symbolic link.
 func (d *Dir) Mknod(name string, mode uint32, rdev uint64) error {
-	return d.with(func(fd int) error { return unix.Mknodat(fd, name, mode, int(rdev)) })
+	return d.with(func(fd int) error { return sys.Mknodat(fd, name, mode, int(rdev)) })
 }
 
 // Symlink makes a symbolic link.
 func (d *Dir) Symlink(target, name string) error {
-	return d.with(func(fd int) error { return unix.Symlinkat(target, fd, name) })
+	return d.with(func(fd int) error { return sys.Symlinkat(target, fd, name) })
 }
 
 // Unlink removes a name that is not a directory's.
 func (d *Dir) Unlink(name string) error {
-	return d.with(func(fd int) error { return unix.Unlinkat(fd, name, 0) })
+	return d.with(func(fd int) error { return sys.Unlinkat(fd, name, 0) })
 }
 
 // Rmdir removes an empty directory.
 func (d *Dir) Rmdir(name string) error {
-	return d.with(func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
+	return d.with(func(fd int) error { return sys.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
 }
 
 // Rename moves the entry name to the entry newName of to; flags as in renameat2(2).
 func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 	return d.with(func(from int) error {
-		return to.with(func(fd int) error { return unix.Renameat2(from, name, fd, newName, flags) })
+		return to.with(func(fd int) error { return sys.Renameat2(from, name, fd, newName, flags) })
 	})
 }
 

@@ -35,12 +35,12 @@ func (r Ref) at() int {
 
 // Stat is fstatat(2).
 func (r Ref) Stat(st *unix.Stat_t) error {
-	return r.with(func(fd int) error { return unix.Fstatat(fd, r.name, st, r.at()|unix.AT_NO_AUTOMOUNT) })
+	return r.with(func(fd int) error { return sys.Fstatat(fd, r.name, st, r.at()|unix.AT_NO_AUTOMOUNT) })
 }
 
 // Statx is statx(2), for what Stat does not tell: the time of birth.
 func (r Ref) Statx(mask int, stx *unix.Statx_t) error {
-	return r.with(func(fd int) error { return unix.Statx(fd, r.name, r.at()|unix.AT_NO_AUTOMOUNT, mask, stx) })
+	return r.with(func(fd int) error { return sys.Statx(fd, r.name, r.at()|unix.AT_NO_AUTOMOUNT, mask, stx) })
 }
 
 // Open opens the object with the given flags; O_NOFOLLOW is added.
@@ -62,7 +62,7 @@ func (r Ref) OpenPath() (fd int, err error) {
 	fd = -1
 	err = r.with(func(at int) (err error) {
 		if r.name == "" {
-			fd, err = unix.FcntlInt(uintptr(at), unix.F_DUPFD_CLOEXEC, 0)
+			fd, err = sys.Dup(at)
 		} else {
 			fd, err = sys.Openat(at, r.name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 		}
@@ -76,7 +76,7 @@ func (r Ref) Readlink() (string, error) {
 	var buf [unix.PathMax]byte
 	n := 0
 	err := r.with(func(fd int) (err error) {
-		n, err = unix.Readlinkat(fd, r.name, buf[:])
+		n, err = sys.Readlinkat(fd, r.name, buf[:])
 		return err
 	})
 	if err != nil {
@@ -88,16 +88,16 @@ func (r Ref) Readlink() (string, error) {
 // Chown sets owner and group; -1 (as uint32) leaves one as it is. The system clears set-user-id, set-group-id and
 // file capabilities of what is not a directory.
 func (r Ref) Chown(uid, gid uint32) error {
-	return r.with(func(fd int) error { return unix.Fchownat(fd, r.name, int(int32(uid)), int(int32(gid)), r.at()) })
+	return r.with(func(fd int) error { return sys.Fchownat(fd, r.name, int(int32(uid)), int(int32(gid)), r.at()) })
 }
 
 // Chmod sets the permission bits. The object must not be a symbolic link.
 func (r Ref) Chmod(mode uint32) error {
 	return r.with(func(fd int) error {
 		if r.name == "" {
-			return unix.Chmod(sys.ProcPath(fd, ""), mode)
+			return sys.Fchmodat(unix.AT_FDCWD, sys.ProcPath(fd, ""), mode)
 		}
-		return unix.Fchmodat(fd, r.name, mode, 0)
+		return sys.Fchmodat(fd, r.name, mode)
 	})
 }
 
@@ -105,9 +105,9 @@ func (r Ref) Chmod(mode uint32) error {
 func (r Ref) Utimens(ts [2]unix.Timespec) error {
 	return r.with(func(fd int) error {
 		if r.name == "" { // AT_EMPTY_PATH is known to utimensat(2) only since Linux 5.8
-			return unix.UtimesNanoAt(unix.AT_FDCWD, sys.ProcPath(fd, ""), ts[:], 0)
+			return sys.Utimensat(unix.AT_FDCWD, sys.ProcPath(fd, ""), &ts, 0)
 		}
-		return unix.UtimesNanoAt(fd, r.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+		return sys.Utimensat(fd, r.name, &ts, unix.AT_SYMLINK_NOFOLLOW)
 	})
 }
 
@@ -118,7 +118,7 @@ func (r Ref) Truncate(size int64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
+	return sys.Ftruncate(fd, size)
 }
 
 // Getxattr returns the value of an extended attribute: see [sys.Getxattr].
@@ -163,9 +163,9 @@ func (r Ref) LinkTo(dir *Dir, name string) error {
 	return r.with(func(fd int) error {
 		return dir.with(func(to int) error {
 			if r.name == "" { // the way that needs no CAP_DAC_READ_SEARCH (linkat(2), AT_EMPTY_PATH)
-				return unix.Linkat(unix.AT_FDCWD, sys.ProcPath(fd, ""), to, name, unix.AT_SYMLINK_FOLLOW)
+				return sys.Linkat(unix.AT_FDCWD, sys.ProcPath(fd, ""), to, name, unix.AT_SYMLINK_FOLLOW)
 			}
-			return unix.Linkat(fd, r.name, to, name, 0)
+			return sys.Linkat(fd, r.name, to, name, 0)
 		})
 	})
 }

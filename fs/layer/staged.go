@@ -70,7 +70,8 @@ func (s *Staged) Publish(dir *Dir, name string, how How) error {
 			if err := RefFD(s.fd).LinkTo(dir, name); err != nil {
 				return err
 			}
-			return s.done()
+			s.done()
+			return nil
 		}
 		temp := s.work.TempName() // a link never replaces, so give it a name first
 		if err := RefFD(s.fd).LinkTo(s.dir, temp); err != nil {
@@ -95,21 +96,22 @@ func (s *Staged) Publish(dir *Dir, name string, how How) error {
 		// removes if it cannot be removed now.
 		_ = s.dir.RemoveAll(s.name)
 	}
-	return s.done()
+	s.done()
+	return nil
 }
 
 func (s *Staged) rename(dir *Dir, name string, flags uint) error {
 	return s.dir.Rename(s.name, dir, name, flags)
 }
 
-func (s *Staged) done() error {
+// done lets go of the object. Closing it cannot fail on any file system that can be an upper, and could not be helped:
+// the object has its name or has lost it.
+func (s *Staged) done() {
 	s.dir = nil
 	if s.fd >= 0 {
-		fd := s.fd
+		unix.Close(s.fd)
 		s.fd = -1
-		return unix.Close(fd)
 	}
-	return nil
 }
 
 // Discard removes the object if it was not published.
@@ -120,5 +122,5 @@ func (s *Staged) Discard() {
 	if s.name != "" {
 		_ = s.dir.RemoveAll(s.name) // best effort: the next mount empties the staging directory
 	}
-	_ = s.done()
+	s.done()
 }

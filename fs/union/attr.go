@@ -225,9 +225,7 @@ func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
 func (fs *FS) truncate(r layer.Ref, in *fuse.SetAttrIn, size int64) error {
 	if fh, ok := in.GetFh(); ok {
 		if f := fs.handles.file(fh); f != nil {
-			return f.with(func(fd int) error {
-				return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
-			})
+			return f.with(func(fd int) error { return sys.Ftruncate(fd, size) })
 		}
 	}
 	return r.Truncate(size)

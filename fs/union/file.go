@@ -158,9 +158,9 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
 	return fs.nodeStatus("fsync", f.node, f.with(func(fd int) error {
 		if in.FsyncFlags&dataOnly != 0 {
-			return sys.Retry(func() error { return unix.Fdatasync(fd) })
+			return sys.Fdatasync(fd)
 		}
-		return sys.Retry(func() error { return unix.Fsync(fd) })
+		return sys.Fsync(fd)
 	}))
 }
 

@@ -129,5 +129,5 @@ func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fs.nodeStatus("fsyncdir", n, err)
 	}
 	defer unix.Close(fd)
-	return fs.nodeStatus("fsyncdir", n, sys.Retry(func() error { return unix.Fsync(fd) }))
+	return fs.nodeStatus("fsyncdir", n, sys.Fsync(fd))
 }

@@ -25,22 +25,23 @@ func CopyData(dst, src int, size int64, cancelled func() bool) (CopyMethod, erro
 	if size == 0 {
 		return CopyNone, nil
 	}
-	if err := unix.IoctlFileClone(dst, src); err == nil {
+	clone := func() error { return unix.IoctlFileClone(dst, src) }
+	if err := try("ioctl", clone); err == nil {
 		return CopyReflink, nil
 	}
-	if err := unix.Ftruncate(dst, size); err != nil { // a hole at the end stays one
+	if err := Ftruncate(dst, size); err != nil { // a hole at the end stays one
 		return CopyNone, err
 	}
 	c := copier{dst: dst, src: src, cancelled: cancelled, method: CopyNone}
 	for off := int64(0); off < size; {
-		data, err := unix.Seek(src, off, unix.SEEK_DATA)
+		data, err := seek(src, off, unix.SEEK_DATA)
 		if err == unix.ENXIO { // only a hole is left
 			break
 		}
 		hole := size
 		if err != nil { // the file system knows no holes: one extent
 			data = off
-		} else if hole, err = unix.Seek(src, data, unix.SEEK_HOLE); err != nil || hole > size {
+		} else if hole, err = seek(src, data, unix.SEEK_HOLE); err != nil || hole > size {
 			hole = size
 		}
 		if data >= size {
@@ -85,7 +86,9 @@ func (c *copier) extent(off, end int64) error {
 func (c *copier) chunk(off int64, n int) (int, error) {
 	if c.buf == nil {
 		in, out := off, off
-		got, err := unix.CopyFileRange(c.src, &in, c.dst, &out, n, 0)
+		got, err := try1("copy_file_range", func() (int, error) {
+			return unix.CopyFileRange(c.src, &in, c.dst, &out, n, 0)
+		})
 		switch err {
 		case nil:
 			c.method = CopyRange
@@ -97,24 +100,13 @@ func (c *copier) chunk(off int64, n int) (int, error) {
 		}
 	}
 	c.method = CopyBuffer
-	got, err := unix.Pread(c.src, c.buf[:n], off)
+	got, err := try1("pread", func() (int, error) { return unix.Pread(c.src, c.buf[:n], off) })
 	if err != nil {
 		return 0, err
 	}
 	return got, PwriteAll(c.dst, c.buf[:got], off)
 }
 
-// PwriteAll writes all of b at off.
-func PwriteAll(fd int, b []byte, off int64) error {
-	for len(b) > 0 {
-		n, err := unix.Pwrite(fd, b, off)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		b, off = b[n:], off+int64(n)
-	}
-	return nil
+func seek(fd int, off int64, whence int) (int64, error) {
+	return try1("lseek", func() (int64, error) { return unix.Seek(fd, off, whence) })
 }

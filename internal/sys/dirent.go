@@ -26,7 +26,7 @@ func Dirents(fd int, f func(Dirent) error) error {
 	pooled := direntBufs.Get().(*[]byte)
 	defer direntBufs.Put(pooled)
 	for {
-		n, err := unix.Getdents(fd, *pooled)
+		n, err := try1("getdents", func() (int, error) { return unix.Getdents(fd, *pooled) })
 		if err == unix.EINTR {
 			continue
 		}

@@ -2,6 +2,8 @@
 // they need: directory entries without copies, extended attributes of an object named by descriptor and name,
 // file data copied by extents, file handles, mounts as descriptors, and acting as the caller of a request.
 //
+// All that a union does to its layers comes through here, so that tests can make any of it fail: see [Inject].
+//
 // Everything takes descriptors and single names. Errors are bare errnos (syscall.Errno): whoever knows the name
 // wraps them.
 package sys

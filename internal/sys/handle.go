@@ -13,7 +13,10 @@ func FileHandle(dirfd int, name string) (typ int32, handle []byte, err error) {
 	if name == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
-	h, _, err := unix.NameToHandleAt(dirfd, name, flags)
+	h, err := try1("name_to_handle_at", func() (unix.FileHandle, error) {
+		h, _, err := unix.NameToHandleAt(dirfd, name, flags)
+		return h, err
+	})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -23,7 +26,9 @@ func FileHandle(dirfd int, name string) (typ int32, handle []byte, err error) {
 // OpenByHandle opens the object with the given handle on the file system that mountfd is on, as O_PATH. ESTALE: it
 // is gone. EPERM: the caller lacks CAP_DAC_READ_SEARCH in the initial user namespace.
 func OpenByHandle(mountfd int, typ int32, handle []byte) (int, error) {
-	return unix.OpenByHandleAt(mountfd, unix.NewFileHandle(typ, handle), unix.O_PATH|unix.O_CLOEXEC)
+	return open("open_by_handle_at", func() (int, error) {
+		return unix.OpenByHandleAt(mountfd, unix.NewFileHandle(typ, handle), unix.O_PATH|unix.O_CLOEXEC)
+	})
 }
 
 // fsuuid2 is struct fsuuid2 of linux/fs.h.

@@ -10,13 +10,3 @@ func Retry(f func() error) error {
 		}
 	}
 }
-
-// Openat opens name in dirfd, close-on-exec.
-func Openat(dirfd int, name string, flags int, mode uint32) (int, error) {
-	for {
-		fd, err := unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, mode)
-		if err != unix.EINTR {
-			return fd, err
-		}
-	}
-}

@@ -32,28 +32,34 @@ func Getxattr(dirfd int, name, attr string) ([]byte, error) {
 // buf asks for the size alone.
 func GetxattrInto(dirfd int, name, attr string, buf []byte) (int, error) {
 	path := ProcPath(dirfd, name)
-	if name == "" { // the magic link itself has no attributes: follow it, it goes no further
-		return unix.Getxattr(path, attr, buf)
-	}
-	return unix.Lgetxattr(path, attr, buf)
+	return try1("getxattr", func() (int, error) {
+		if name == "" { // the magic link itself has no attributes: follow it, it goes no further
+			return unix.Getxattr(path, attr, buf)
+		}
+		return unix.Lgetxattr(path, attr, buf)
+	})
 }
 
 // Setxattr sets an extended attribute; flags are XATTR_CREATE and XATTR_REPLACE.
 func Setxattr(dirfd int, name, attr string, value []byte, flags int) error {
 	path := ProcPath(dirfd, name)
-	if name == "" {
-		return unix.Setxattr(path, attr, value, flags)
-	}
-	return unix.Lsetxattr(path, attr, value, flags)
+	return try("setxattr", func() error {
+		if name == "" {
+			return unix.Setxattr(path, attr, value, flags)
+		}
+		return unix.Lsetxattr(path, attr, value, flags)
+	})
 }
 
 // Removexattr removes an extended attribute.
 func Removexattr(dirfd int, name, attr string) error {
 	path := ProcPath(dirfd, name)
-	if name == "" {
-		return unix.Removexattr(path, attr)
-	}
-	return unix.Lremovexattr(path, attr)
+	return try("removexattr", func() error {
+		if name == "" {
+			return unix.Removexattr(path, attr)
+		}
+		return unix.Lremovexattr(path, attr)
+	})
 }
 
 // Listxattr returns the names of the extended attributes that the caller may see.
@@ -66,7 +72,7 @@ func Listxattr(dirfd int, name string) ([]string, error) {
 	var small [1024]byte
 	buf := small[:]
 	for {
-		n, err := list(path, buf)
+		n, err := try1("listxattr", func() (int, error) { return list(path, buf) })
 		if err == unix.ERANGE {
 			if n, err = list(path, nil); err != nil {
 				return nil, err
