@@ -132,6 +132,9 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error 
 	}
 	n.origin = !brokenLink
 	n.upper.Store(true)
+	if fs.kernel != nil { // what it remembers is the lower object's, of which not all was kept
+		fs.kernel.forgetAttributes(n.id)
+	}
 	return nil
 }
 

@@ -80,6 +80,7 @@ func serve(fd int, fs *FS, logger *log.Logger) *device {
 		}),
 		ready: make(chan struct{}),
 	}
+	fs.kernel = d
 	d.start()
 	return d
 }
@@ -147,6 +148,21 @@ func (d *device) answer(in, out []byte) int {
 	}
 	d.once.Do(func() { close(d.ready) })
 	return n
+}
+
+// forgetAttributes makes the kernel ask for the attributes of a node again (FUSE_NOTIFY_INVAL_INODE, with an offset that
+// spares the cached data). It waits for nothing, so it may be called while a request for the node is at work.
+func (d *device) forgetAttributes(id uint64) {
+	const (
+		notifyInvalInode = 2
+		size             = 16 + 24 // struct fuse_out_header, struct fuse_notify_inval_inode_out
+	)
+	var msg [size]byte
+	binary.NativeEndian.PutUint32(msg[0:], size)
+	binary.NativeEndian.PutUint32(msg[4:], notifyInvalInode)
+	binary.NativeEndian.PutUint64(msg[16:], id)
+	binary.NativeEndian.PutUint64(msg[24:], ^uint64(0)) // offset -1: attributes only
+	_, _ = unix.Write(d.fd, msg[:])                     // ENOENT: it has forgotten the node already
 }
 
 // errorReply writes an answer that is an error and nothing else (struct fuse_out_header).

@@ -30,6 +30,8 @@ type FS struct {
 	oneFileSystem   bool // all layers are on one: inode numbers are unique as they are
 	followRedirects bool
 
+	kernel *device // set before the first request; nil in tests that have none
+
 	root     *node
 	nodes    *table
 	handles  *handles
@@ -45,11 +47,11 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		stack:         stack,
 		origins:       cow.OpenOrigins(stack),
 		log:           logger,
-		oneFileSystem: stack.FileSystems() == 1,
+		nodes:         newTable(),
+		handles:       newHandles(),
 
+		oneFileSystem:   stack.FileSystems() == 1,
 		followRedirects: stack.Spec.Options.RedirectDir.Follows(stack.Xattr.User()),
-		nodes:           newTable(),
-		handles:         newHandles(),
 	}
 	if stack.Work != nil {
 		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}
