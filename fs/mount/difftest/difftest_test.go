@@ -69,6 +69,24 @@ func compare(t *testing.T, a, b *mounttest.Server, c difftest.Case) {
 	t.Errorf("%s and %s differ at %s", a.Name(), b.Name(), f.Report(a, b, c))
 }
 
+// TestStress lets several workers at once work on one union, and looks whether it shows what is on disk.
+func TestStress(t *testing.T) {
+	testfs.NeedRoot(t)
+	for _, pair := range [][2]*mounttest.Server{{fuse, kernel}, {kernel, fuse}} {
+		for seed := *first; seed < *first+*seeds; seed++ {
+			t.Run(fmt.Sprint(pair[0].Name(), " seed", seed), func(t *testing.T) {
+				f, err := difftest.Stress(t, pair[0], pair[1], difftest.Generate(seed, 2**ops), 4)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f != nil {
+					t.Errorf("%s\n%s", f.What, testfs.Diff(f.Sides[0], f.Sides[1]))
+				}
+			})
+		}
+	}
+}
+
 // TestInterchange mounts what one backend wrote with the other, in both directions.
 func TestInterchange(t *testing.T) {
 	t.Run("fuse then kernel", func(t *testing.T) { mounttest.Interchange(t, fuse, kernel) })

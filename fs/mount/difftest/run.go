@@ -3,6 +3,7 @@ package difftest
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +90,44 @@ func exchanged(sides [2]*side, ops int, before string) *Failure {
 		}
 	}
 	return nil
+}
+
+// Stress does the operations of c on one union of s, by several workers at once, each with open files of its own.
+// Their results depend on who comes first, and are not looked at; but then the union must show what is in its
+// layers: the same tree after it was mounted again, and as other shows it.
+func Stress(t testing.TB, s, other *mounttest.Server, c Case, workers int) (*Failure, error) {
+	t.Helper()
+	defer unix.Umask(unix.Umask(0o022))
+	x, err := newSide(t, s, c, time.Now().Add(-time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		mine := *x // the array of open files, too
+		wg.Go(func() {
+			for i := w; i < len(c.Ops); i += workers {
+				if o := c.Ops[i]; o.Kind != "remount" {
+					mine.do(o)
+				}
+			}
+			for i := range mine.open {
+				_ = mine.closeSlot(i)
+			}
+		})
+	}
+	wg.Wait()
+	before := x.merged()
+	x.unmount()
+	for _, x.server = range []*mounttest.Server{s, other} {
+		x.mount()
+		after := x.merged()
+		x.unmount()
+		if after != before {
+			return &Failure{len(c.Ops), "tree after a remount by " + x.server.Name(), [2]string{before, after}}, nil
+		}
+	}
+	return nil, nil
 }
 
 // Report is the text of a failure: what differed, and the case that shows it.
