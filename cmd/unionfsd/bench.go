@@ -113,7 +113,6 @@ func (f benchFlags) config() (bench.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	cfg.Program = self
 	if f.backends == nil {
 		cfg.Servers, err = bench.DefaultServers(self)
 	} else {

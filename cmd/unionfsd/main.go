@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/unionfsd/unionfsd/bench"
-	"github.com/unionfsd/unionfsd/bench/workload"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -24,8 +23,6 @@ func dispatch() {
 		os.Exit(daemon())
 	case bench.ClientName:
 		os.Exit(bench.Client())
-	case workload.HelloName:
-		os.Exit(workload.Hello())
 	}
 }
 
