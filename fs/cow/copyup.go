@@ -25,6 +25,7 @@ type Copier struct {
 // Source is a lower object to copy.
 type Source struct {
 	Ref   layer.Ref
+	Data  layer.Ref // the file that has the data, if Ref is a metacopy without them
 	Layer *layer.Layer
 	Stat  unix.Stat_t
 }
@@ -33,6 +34,10 @@ type Source struct {
 type Options struct {
 	// NoData makes a regular file empty: for who is about to truncate it.
 	NoData bool
+
+	// Metacopy makes a regular file that has everything but its data: the size, a hole, and the mark that says
+	// that the data are in a lower layer.
+	Metacopy bool
 
 	// Origin says whether to record where the object came from. A lower file of several names must not: each
 	// of its names gets a copy of its own, and they are not one file any more.
@@ -117,7 +122,18 @@ func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, sys.CopyMetho
 	if opt.NoData || src.Stat.Size == 0 {
 		return s, sys.CopyNone, nil
 	}
-	in, err := src.Ref.Open(unix.O_RDONLY | unix.O_NONBLOCK)
+	if opt.Metacopy {
+		if err := unix.Ftruncate(dst, src.Stat.Size); err != nil {
+			s.Discard()
+			return nil, sys.CopyNone, fmt.Errorf("set size: %w", err)
+		}
+		return s, sys.CopyNone, nil
+	}
+	data := src.Ref
+	if src.Data != (layer.Ref{}) {
+		data = src.Data
+	}
+	in, err := data.Open(unix.O_RDONLY | unix.O_NONBLOCK)
 	if err != nil {
 		s.Discard()
 		return nil, sys.CopyNone, fmt.Errorf("open lower file: %w", err)
@@ -144,6 +160,11 @@ func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 	}
 	if err := c.xattrs(dst, src.Ref); err != nil {
 		return err
+	}
+	if opt.Metacopy {
+		if err := dst.Setxattr(c.Xattr.Metacopy, nil, 0); err != nil {
+			return fmt.Errorf("mark as metacopy: %w", err)
+		}
 	}
 	if opt.Origin && c.Origin != nil {
 		if err := c.Origin.Record(dst, src, c.Xattr); err != nil {

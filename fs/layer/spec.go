@@ -48,6 +48,14 @@ const (
 	RedirectOff      RedirectMode = "off"      // follow, as with the kernel's default redirect_always_follow=Y
 )
 
+// Redirects is the mode that the options amount to: metacopy needs redirects, and switches them on.
+func (o Options) Redirects() RedirectMode {
+	if o.Metacopy && o.RedirectDir == RedirectDefault {
+		return RedirectOn
+	}
+	return o.RedirectDir
+}
+
 // Creates reports whether renames make redirects.
 func (m RedirectMode) Creates() bool { return m == RedirectOn }
 
@@ -76,15 +84,16 @@ func (s Spec) Validate() error {
 	if s.Upper == "" && s.Work != "" {
 		return fmt.Errorf("work directory %q without an upper layer: add upperdir=DIR, or drop workdir for a read-only union", s.Work)
 	}
-	if s.Options.UserXattr {
-		return s.Options.checkUserXattr()
-	}
-	return nil
+	return s.Options.check()
 }
 
-// checkUserXattr refuses what overlayfs refuses together with userxattr.
-func (o Options) checkUserXattr() error {
+// check refuses what overlayfs refuses together (ovl_fs_params_verify).
+func (o Options) check() error {
 	switch {
+	case o.Metacopy && o.RedirectDir != RedirectDefault && o.RedirectDir != RedirectOn:
+		return fmt.Errorf("metacopy=on does not go with redirect_dir=%s: a file that is renamed must note where its data are; drop one of the two", o.RedirectDir)
+	case !o.UserXattr:
+		return nil
 	case o.RedirectDir == RedirectOn || o.RedirectDir == RedirectFollow:
 		return fmt.Errorf("redirect_dir=%s does not go with userxattr: a user could forge redirects; drop one of the two", o.RedirectDir)
 	case o.Metacopy:

@@ -83,7 +83,7 @@ func (u *union) options() []option {
 	list := []option{
 		{name: "index", value: onOff(opt.Index)},
 		{name: "metacopy", value: onOff(opt.Metacopy)},
-		{name: "redirect_dir", value: redirectDir(opt.RedirectDir, user)},
+		{name: "redirect_dir", value: redirectDir(opt.Redirects(), user)},
 		{name: "nfs_export", value: "off"},
 		{name: "xino", value: "off"},
 	}

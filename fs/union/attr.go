@@ -157,7 +157,7 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 		return fuse.Status(unix.ESTALE)
 	}
 	size, truncate := in.GetSize()
-	if err := fs.ensureUpper(n, copyUpFor{truncate: truncate && size == 0, caller: by(&in.InHeader, cancel)}); err != nil {
+	if err := fs.ensureUpper(n, copyUpFor{data: truncate, truncate: truncate && size == 0, caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
 	if err := n.use(func(r layer.Ref) error { return fs.change(n, r, in) }); err != nil {

@@ -8,7 +8,8 @@ import (
 
 // copyUpFor says what a copy-up is needed for.
 type copyUpFor struct {
-	truncate bool // the file is about to be truncated: its data need not be copied
+	data     bool // the data will be changed
+	truncate bool // they will be thrown away, so that they need not be copied
 	caller   caller
 }
 
@@ -24,11 +25,14 @@ func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
 		next := fs.topmostLower(n)
 		reason := why
 		if next != n {
-			reason.truncate = false
+			reason.data, reason.truncate = false, false
 		}
 		if err := fs.copyUp(next, reason); err != nil {
 			return err
 		}
+	}
+	if why.data && n.meta.Load() {
+		return fs.copyUpData(n, why)
 	}
 	return nil
 }
@@ -68,18 +72,35 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	}
 	brokenLink := !n.isDir() && src.Stat.Nlink > 1
 	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Cancelled: why.caller.killed}
+	if n.meta.Load() { // a layer that was the upper one of another union: the copy is a whole file again
+		src.Data = layer.RefFD(n.data)
+	} else {
+		opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
+	}
 	staged, err := fs.copier.Build(src, opt)
 	if err != nil {
 		return err
 	}
 	defer staged.Discard()
-	return fs.publishCopy(n, staged, brokenLink)
+	if !opt.Metacopy {
+		return fs.publishCopy(n, staged, brokenLink, -1)
+	}
+	data, err := src.Ref.OpenPath()
+	if err != nil {
+		return err
+	}
+	if err := fs.publishCopy(n, staged, brokenLink, data); err != nil {
+		unix.Close(data)
+		return err
+	}
+	return nil
 }
 
-// publishCopy puts a finished copy in the place of n. A copy of what has lost its name meanwhile stays without one.
+// publishCopy puts a finished copy in the place of n. A copy of what has lost its name meanwhile stays without one. If the
+// copy has no data, data is the descriptor of the lower file that has them, and becomes the node's; else it is -1.
 //
 // Precondition: n.copyMu is held.
-func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error {
+func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data int) error {
 	var st unix.Stat_t
 	if err := staged.Ref().Stat(&st); err != nil {
 		return err
@@ -109,6 +130,7 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error 
 		}
 		keep = true
 		n.pin = pin
+		n.setData(data)
 		n.upper.Store(true)
 		return nil
 	}
@@ -131,6 +153,7 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool) error 
 		n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 	}
 	n.origin = !brokenLink
+	n.setData(data)
 	n.upper.Store(true)
 	if fs.kernel != nil { // what it remembers is the lower object's, of which not all was kept
 		fs.kernel.forgetAttributes(n.id)

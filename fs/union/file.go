@@ -35,7 +35,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	flags := backingFlags(in.Flags)
 	if flags != unix.O_RDONLY {
-		if err := fs.ensureUpper(n, copyUpFor{truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
+		if err := fs.ensureUpper(n, copyUpFor{data: true, truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.nodeStatus("open", n, err)
 		}
 	}
@@ -58,10 +58,13 @@ func (fs *FS) replyOpen(fh uint64, out *fuse.OpenOut) {
 	out.OpenFlags = fuse.FOPEN_NOFLUSH // a layer is a local file system: close reports nothing
 }
 
-// openNode opens the object of a node, and tells which layer it was of.
+// openNode opens the data of a node, and tells whether they are of the upper layer: then they stay where they are.
 func openNode(n *node, flags int) (fd int, upper bool, err error) {
 	err = n.use(func(r layer.Ref) (err error) {
-		upper = n.upper.Load()
+		upper = n.upper.Load() && !n.meta.Load()
+		if n.meta.Load() && flags == unix.O_RDONLY {
+			r = layer.RefFD(n.data)
+		}
 		fd, err = r.Open(flags | unix.O_NONBLOCK) // a FIFO or device that took the place of the file must not hang us
 		return err
 	})
@@ -70,7 +73,7 @@ func openNode(n *node, flags int) (fd int, upper bool, err error) {
 
 // with calls f with a descriptor of what the node is now.
 func (f *file) with(do func(fd int) error) error {
-	if !f.upper.Load() && f.node.upper.Load() {
+	if !f.upper.Load() && f.node.upper.Load() && !f.node.meta.Load() {
 		if err := f.follow(); err != nil {
 			return err
 		}
@@ -80,7 +83,7 @@ func (f *file) with(do func(fd int) error) error {
 	return do(f.fd)
 }
 
-// follow opens the upper file after the node was copied up.
+// follow opens the upper file after the data of the node were copied up.
 func (f *file) follow() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -51,7 +51,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		handles:       newHandles(),
 
 		oneFileSystem:   stack.FileSystems() == 1,
-		followRedirects: stack.Spec.Options.RedirectDir.Follows(stack.Xattr.User()),
+		followRedirects: stack.Spec.Options.Redirects().Follows(stack.Xattr.User()),
 	}
 	if stack.Work != nil {
 		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}

@@ -27,7 +27,7 @@ func (fs *FS) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out 
 	switch in.Cmd {
 	case fsIocGetFlags, fsIocFsGetXattr, fsIocGetVersion:
 	case fsIocSetFlags, fsIocFsSetXattr:
-		if err := fs.ensureUpper(n, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
+		if err := fs.ensureUpper(n, copyUpFor{data: true, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.nodeStatus("ioctl", n, err)
 		}
 	default:

@@ -17,7 +17,8 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		return fuse.ENOENT
 	}
 	for _, up := range []*node{n, parent} {
-		if err := fs.ensureUpper(up, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
+		// A file of several names cannot note for all of them where its data are, so it gets them.
+		if err := fs.ensureUpper(up, copyUpFor{data: up == n, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.status("link", name, err)
 		}
 	}

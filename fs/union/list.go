@@ -98,7 +98,7 @@ func (l *lister) inode(dir *layer.Dir, name string, st *unix.Stat_t, upper bool)
 	n.upper.Store(upper)
 	if n.kind == unix.S_IFDIR {
 		var err error
-		if n.dir, err = l.fs.openDirectory(l.node, name, &entry{where: inUpper, st: *st, dir: dir}); err != nil {
+		if n.dir, _, err = l.fs.openDirectory(l.node, name, &entry{where: inUpper, st: *st, dir: dir}); err != nil {
 			return l.fs.mapInode(dir.Layer(), st.Dev, st.Ino) // whoever looks it up will be told why
 		}
 		defer n.close()

@@ -89,6 +89,9 @@ func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error
 		return nil, e.st, unix.ENOENT
 	}
 	n, err := fs.nodeOf(parent, name, &e)
+	if err == nil && n.meta.Load() {
+		err = n.use(func(layer.Ref) error { return n.addBlocks(&e.st) })
+	}
 	return n, e.st, err
 }
 
@@ -112,17 +115,15 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	ref := e.dir.At(name)
 	switch {
 	case e.isDir():
-		dir, err := fs.openDirectory(parent, name, e)
-		if err != nil {
+		var err error
+		if n.dir, n.redirect, err = fs.openDirectory(parent, name, e); err != nil {
 			return nil, err
 		}
-		n.dir = dir
 	case e.where == inLower:
 		n.lower = ref
-	default:
-		if err := fs.refuseMetacopy(ref, &e.st); err != nil {
-			return nil, err
-		}
+	}
+	if err := fs.findData(parent, n, e); err != nil {
+		return nil, err
 	}
 	n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
 	return fs.nodes.add(n, k), nil
@@ -234,13 +235,14 @@ func (fs *FS) probe(dir *layer.Dir, name string, st *unix.Stat_t) (found, white 
 	return true, false, nil
 }
 
-// openDirectory opens every layer directory that is merged into the directory name of parent.
-func (fs *FS) openDirectory(parent *node, name string, e *entry) (*directory, error) {
-	d := &directory{}
+// openDirectory opens every layer directory that is merged into the directory name of parent. If the upper one has a
+// redirect, that is returned too.
+func (fs *FS) openDirectory(parent *node, name string, e *entry) (d *directory, redirect string, err error) {
+	d = &directory{}
 	m := merger{fs: fs, parent: parent.dir, next: e.below, name: name}
 	top, err := e.dir.OpenDir(name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if e.where == inUpper {
 		d.upper.Store(top)
@@ -249,15 +251,15 @@ func (fs *FS) openDirectory(parent *node, name string, e *entry) (*directory, er
 		d.lowers = append(d.lowers, top)
 	}
 	lowers, err := m.collect(top)
-	if e.where == inUpper {
-		d.redirect = m.redirected
-	}
 	d.lowers = append(d.lowers, lowers...)
 	if err != nil {
 		closeDirectory(d)
-		return nil, err
+		return nil, "", err
 	}
-	return d, nil
+	if e.where == inUpper {
+		redirect = m.redirected
+	}
+	return d, redirect, nil
 }
 
 func closeDirectory(d *directory) {
@@ -302,7 +304,7 @@ func (m *merger) below(dir *layer.Dir) (bool, error) {
 	if opacity == whiteout.Opaque {
 		return false, nil
 	}
-	return m.redirect(dir)
+	return m.redirect(dir.Self(), dir.Layer())
 }
 
 func (m *merger) layers() int {
@@ -312,10 +314,11 @@ func (m *merger) layers() int {
 	return len(m.parent.lowers)
 }
 
-// redirect follows overlay.redirect: the directory was renamed, and its lower parts are still under the old name, in
-// the same directory or, if it begins with a slash, anywhere (ovl_check_redirect).
-func (m *merger) redirect(dir *layer.Dir) (bool, error) {
-	value, err := dir.Self().Getxattr(m.fs.stack.Xattr.Redirect)
+// redirect follows overlay.redirect of an object of the layer on: the object was renamed, and its lower parts are still
+// under the old name, in the same directory or, if it begins with a slash, anywhere (ovl_check_redirect). It reports
+// whether there are layers left to look at.
+func (m *merger) redirect(obj layer.Ref, on *layer.Layer) (bool, error) {
+	value, err := obj.Getxattr(m.fs.stack.Xattr.Redirect)
 	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
 		return m.next < m.layers(), nil
 	}
@@ -336,7 +339,7 @@ func (m *merger) redirect(dir *layer.Dir) (bool, error) {
 				return false, unix.EIO
 			}
 		}
-		m.next, m.rooted, m.name = dir.Layer().Pos+1, true, path
+		m.next, m.rooted, m.name = on.Pos+1, true, path
 		return m.next < m.layers(), nil
 	}
 	if target == "" || strings.Contains(target, "/") || target == "." || target == ".." {
@@ -403,24 +406,6 @@ func (fs *FS) hasMark(dir *layer.Dir, attr string) bool {
 	var buf [1]byte
 	n, err := dir.Self().GetxattrInto(attr, buf[:])
 	return err == nil && n == 1 && buf[0] == 'y'
-}
-
-// refuseMetacopy refuses a file of the upper whose data is in a lower layer: the kernel made it with metacopy=on, and
-// what the upper has in the place of the data is a hole.
-func (fs *FS) refuseMetacopy(ref layer.Ref, st *unix.Stat_t) error {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= st.Blocks*512 {
-		return nil // it has its data
-	}
-	_, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, nil)
-	switch err {
-	case unix.ENODATA, unix.EOPNOTSUPP:
-		return nil
-	case nil:
-		fs.log.Printf("a file was copied up by the kernel with metacopy=on and has its data in a lower layer: mount it with the kernel backend and metacopy=on")
-		return unix.EPERM
-	default:
-		return err
-	}
 }
 
 // Readlink implements fuse.RawFileSystem.

@@ -38,6 +38,14 @@ type node struct {
 	origin   bool // it may be a copy of a lower object
 
 	dir *directory // of a directory, else nil
+
+	meta atomic.Bool // a file of which the topmost layer has the metadata and data has the data
+	data int         // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
+
+	// redirect is where the lower directories were looked for, or the data of a file, if not under the name in
+	// this directory: another name, or a path from the root of the union if it begins with a slash. Guarded by
+	// FS.renameMu.
+	redirect string
 }
 
 // directory is what a directory node holds.
@@ -45,10 +53,6 @@ type directory struct {
 	upper  atomic.Pointer[layer.Dir] // nil until copied up
 	lowers []*layer.Dir              // the topmost first; does not change
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
-
-	// redirect is where the lower directories were looked for, if not under the directory's own name: a name in
-	// the same directory, or a path from the root of the union if it begins with a slash. Guarded by FS.renameMu.
-	redirect string
 }
 
 // merged reports whether the directory is made of more than one (OVL_TYPE_MERGE).
@@ -91,7 +95,27 @@ func (n *node) refLocked() layer.Ref {
 }
 
 func (n *node) stat(st *unix.Stat_t) error {
-	return n.use(func(r layer.Ref) error { return r.Stat(st) })
+	return n.use(func(r layer.Ref) error {
+		if err := r.Stat(st); err != nil {
+			return err
+		}
+		return n.addBlocks(st)
+	})
+}
+
+// addBlocks puts into st, which describes the topmost object of n, the blocks that the data take, wherever they are.
+//
+// Precondition: n.mu is held.
+func (n *node) addBlocks(st *unix.Stat_t) error {
+	if !n.meta.Load() {
+		return nil
+	}
+	var data unix.Stat_t
+	if err := layer.RefFD(n.data).Stat(&data); err != nil {
+		return err
+	}
+	st.Blocks = data.Blocks
+	return nil
 }
 
 // place returns the directory and the name of the node. They stay so while FS.renameMu is held, but for a node of a
@@ -113,6 +137,9 @@ func (n *node) isDead() bool {
 func (n *node) close() {
 	if n.pin >= 0 {
 		unix.Close(n.pin)
+	}
+	if n.meta.Load() {
+		unix.Close(n.data)
 	}
 	if n.dir == nil {
 		return

@@ -80,7 +80,7 @@ func (r *rename) prepare(c caller) error {
 	for _, n := range moved {
 		// A directory that lower layers show through cannot be moved unless it can note where they are: they
 		// would not come along. The kernel's answer too (ovl_can_move); mv(1) and others then copy it.
-		if n.isDir() && len(n.dir.lowers) > 0 && !r.fs.stack.Spec.Options.RedirectDir.Creates() {
+		if n.isDir() && len(n.dir.lowers) > 0 && !r.fs.stack.Spec.Options.Redirects().Creates() {
 			return unix.EXDEV
 		}
 	}
@@ -253,15 +253,14 @@ func (r *rename) clearTarget() error {
 }
 
 // arrive makes n ready for a new place: a directory must not merge with what the lower layers have there but with what
-// they have where it was, and the upper directory must tell that something in it has an origin.
+// they have where it was, as the data of a file may be only there, and the upper directory must tell that something in it has an origin.
 func (r *rename) arrive(n *node, at *end) error {
 	switch {
-	case !n.isDir():
-	case len(n.dir.lowers) > 0:
+	case n.meta.Load(), n.isDir() && len(n.dir.lowers) > 0:
 		if err := r.fs.setRedirect(n, r.from.parent == r.to.parent); err != nil {
 			return err
 		}
-	case len(at.parent.dir.lowers) > 0:
+	case n.isDir() && len(at.parent.dir.lowers) > 0:
 		if err := r.fs.setOpaque(n.dir.upper.Load().Self()); err != nil {
 			return err
 		}

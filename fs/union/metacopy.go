@@ -1,0 +1,194 @@
+package union
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// A metacopy is a file that was copied up without its data: the upper file has the metadata, the size, the mark
+// overlay.metacopy and a hole; the data are in the file that the layers below have under its name, or where its
+// redirect says. The first change of the data brings them up (fs/overlayfs, "Metadata only copy up").
+
+// findData finds out whether the file n, of which e is the topmost object, is a metacopy, and opens the file that has the
+// data if so. EPERM without metacopy=on, EIO if no layer has the data.
+//
+// Preconditions: FS.renameMu and parent.entriesMu are held; nobody else knows n yet.
+func (fs *FS) findData(parent, n *node, e *entry) error {
+	if n.kind != unix.S_IFREG || !mayBeMetacopy(&e.st) || e.dir.Layer().Pos == len(fs.stack.Lowers)-1 {
+		return nil
+	}
+	ref := e.dir.At(n.name)
+	if is, err := fs.isMetacopy(ref); !is || err != nil {
+		return err
+	}
+	if !fs.stack.Spec.Options.Metacopy {
+		fs.log.Printf("%q was copied up with metacopy=on, and has its data in a lower layer: mount with metacopy=on", n.name)
+		return unix.EPERM
+	}
+	m := merger{fs: fs, parent: parent.dir, next: e.below, name: n.name}
+	data, err := m.findData(ref, e.dir.Layer())
+	if err != nil {
+		return err
+	}
+	n.redirect = m.redirected
+	n.setData(data)
+	return nil
+}
+
+// mayBeMetacopy reports whether a file has less data than its size says: then it may be worth to ask for the mark.
+func mayBeMetacopy(st *unix.Stat_t) bool { return st.Size == 0 || st.Blocks*512 < st.Size }
+
+func (fs *FS) isMetacopy(ref layer.Ref) (bool, error) {
+	_, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, nil)
+	switch err {
+	case nil:
+		return true, nil
+	case unix.ENODATA, unix.EOPNOTSUPP:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// findData opens, as O_PATH, the file below obj, an object of the layer on, that has data of its own.
+func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
+	for {
+		more, err := m.redirect(obj, on)
+		if err != nil {
+			return -1, err
+		}
+		if !more {
+			return -1, unix.EIO
+		}
+		dir, last, err := m.nextParent()
+		if err != nil {
+			return -1, err
+		}
+		if dir == nil {
+			return -1, unix.EIO
+		}
+		var st unix.Stat_t
+		obj, on = dir.At(last), dir.Layer()
+		found, white, err := m.fs.probe(dir, last, &st)
+		switch {
+		case err != nil:
+			return -1, err
+		case white, found && st.Mode&unix.S_IFMT != unix.S_IFREG:
+			return -1, unix.EIO
+		case !found:
+			continue
+		}
+		is, err := m.fs.isMetacopy(obj)
+		if err != nil {
+			return -1, err
+		}
+		if !is {
+			return obj.OpenPath()
+		}
+	}
+}
+
+// nextParent returns the directory of the next layer that may have the file m.name, and the last part of that name. It
+// returns nil if no layer is left that has the directory.
+func (m *merger) nextParent() (*layer.Dir, string, error) {
+	for m.next < m.layers() {
+		i := m.next
+		m.next++
+		if !m.rooted {
+			return m.parent.lowers[i], m.name, nil
+		}
+		at := m.fs.stack.Lowers[i].Root
+		path, last := "", m.name
+		if cut := strings.LastIndexByte(m.name, '/'); cut >= 0 {
+			path, last = m.name[:cut], m.name[cut+1:]
+		}
+		if path == "" {
+			return at, last, nil
+		}
+		below := merger{fs: m.fs, rooted: true, name: path}
+		dir, stop, err := below.openIn(i)
+		if dir != nil || stop || err != nil {
+			return dir, last, err
+		}
+	}
+	return nil, "", nil
+}
+
+// setData makes n a metacopy with the data of the descriptor, which becomes the node's; -1 for no metacopy.
+//
+// Precondition: n.mu is held, or nobody else knows n yet.
+func (n *node) setData(fd int) {
+	n.data = fd
+	n.meta.Store(fd >= 0)
+}
+
+// copyUpData gives a metacopy its data. The mark goes last: until then the file is what it was, also after a crash. Like
+// ovl_copy_up_meta_inode_data.
+func (fs *FS) copyUpData(n *node, why copyUpFor) error {
+	n.copyMu.Lock()
+	defer n.copyMu.Unlock()
+	if !n.meta.Load() {
+		return nil
+	}
+	var dst int
+	err := n.use(func(r layer.Ref) (err error) {
+		dst, err = r.Open(unix.O_RDWR)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	if err := fs.fillMetacopy(dst, n.data, why); err != nil { // only a copy-up changes n.data
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	unix.Close(n.data)
+	n.setData(-1)
+	return nil
+}
+
+func (fs *FS) fillMetacopy(dst, data int, why copyUpFor) error {
+	upper := layer.RefFD(dst)
+	var st unix.Stat_t
+	if err := upper.Stat(&st); err != nil {
+		return err
+	}
+	const capability = "security.capability" // writing data clears it
+	caps, err := upper.Getxattr(capability)
+	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		return err
+	}
+	if why.truncate {
+		err = unix.Ftruncate(dst, 0)
+	} else {
+		err = fs.copyData(dst, data, st.Size, why)
+	}
+	if err != nil {
+		return err
+	}
+	if len(caps) > 0 {
+		if err := upper.Setxattr(capability, caps, 0); err != nil {
+			return err
+		}
+	}
+	if err := upper.Removexattr(fs.stack.Xattr.Metacopy); err != nil {
+		return err
+	}
+	return upper.Utimens([2]unix.Timespec{st.Atim, st.Mtim})
+}
+
+func (fs *FS) copyData(dst, data int, size int64, why copyUpFor) error {
+	src, err := layer.RefFD(data).Open(unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	_, err = sys.CopyData(dst, src, size, why.caller.killed)
+	return err
+}
