@@ -24,6 +24,7 @@ type Config struct {
 	Scale     workload.Scale // of the sizes; 1 is the real thing
 	Dir       string         // where layers are made; on the file system to be measured
 	Tree      string         // a large source tree to stack; "" if there is none
+	Program   string         // unionfsd, which is also the program that runs in containers
 	Count     bool           // count requests and system calls, in a round that is not timed
 	Timeout   time.Duration  // for one step of one sample
 
@@ -82,7 +83,7 @@ func run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, removeAll(dir)) }()
 	// Layers on overlayfs would make every server but ours fail, and a path with a colon in it the peers.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
@@ -114,6 +115,15 @@ func privateMounts() error {
 
 var errInterrupted = errors.New("interrupted")
 
+// removeAll removes dir, in which lower layers may still be protected.
+func removeAll(dir string) error {
+	below, _ := filepath.Glob(dir + "/*")
+	for _, path := range below {
+		_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // EINVAL: nothing is mounted there
+	}
+	return os.RemoveAll(dir)
+}
+
 type runner struct {
 	Config
 	dir     string
@@ -123,7 +133,11 @@ type runner struct {
 }
 
 func (r *runner) all(ctx context.Context) error {
-	stock := newStock(r.dir, r.Tree, r.Scale)
+	stock := &stock{
+		dir:   r.dir,
+		with:  workload.Builder{Tree: r.Tree, Program: r.Program, Scale: r.Scale},
+		built: map[string]*layers{},
+	}
 	for i, w := range r.Workloads {
 		if ctx.Err() != nil {
 			return errInterrupted

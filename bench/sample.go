@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,14 +50,19 @@ type scene struct {
 // sample runs the workload once. What it has measured before an error counts.
 func (r *runner) sample(ctx context.Context, w workload.Workload, l *layers, s Server, regime Regime, counting bool) (rows []measured, err error) {
 	sc := &scene{runner: r, workload: w, server: s, dir: filepath.Join(r.dir, "run")}
-	defer func() { err = errors.Join(err, sc.close()) }()
+	defer func() {
+		err = errors.Join(err, sc.close())
+		if err != nil { // the directory is of this sample only, and says nothing
+			err = errors.New(strings.ReplaceAll(err.Error(), sc.dir+"/", ""))
+		}
+	}()
 	if err := sc.prepare(l); err != nil {
 		return nil, err
 	}
 	if err := regime.on(func() error { return sc.start(ctx, l) }); err != nil {
 		return nil, err
 	}
-	if w.Mount != "" {
+	if w.Mount != "" && s.Kind != Native {
 		rows = append(rows, measured{row: w.Mount, unit: "s", value: sc.mountTime.Seconds(), curve: w.Curve})
 	}
 	for i := range w.Steps {
@@ -76,7 +82,9 @@ func (sc *scene) prepare(l *layers) error {
 	}
 	if sc.server.Kind == Native {
 		bare, err := l.bare(sc.dir, sc.workload.Changes)
-		sc.targets = []string{bare}
+		for range max(sc.workload.Mounts, 1) {
+			sc.targets = append(sc.targets, bare)
+		}
 		return err
 	}
 	for i := range max(sc.workload.Mounts, 1) {

@@ -8,20 +8,17 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unionfsd/unionfsd/bench/workload"
 )
 
 // stock holds the lower layers that were built, for all that use the same ones.
 type stock struct {
 	dir   string
-	tree  string
-	scale workload.Scale
+	with  workload.Builder // what is the same for all recipes
 	built map[string]*layers
 	count int
-}
-
-func newStock(dir, tree string, scale workload.Scale) *stock {
-	return &stock{dir: dir, tree: tree, scale: scale, built: map[string]*layers{}}
 }
 
 // layers are what one recipe has built.
@@ -29,7 +26,7 @@ type layers struct {
 	dir     string
 	lower   []string // the topmost first
 	scratch string
-	flat    string // what the layers show together, as one directory; empty until asked for
+	flat    string // what the layers show together, as one directory; empty until it is made
 }
 
 func (s *stock) get(recipe workload.Recipe) (*layers, error) {
@@ -43,19 +40,35 @@ func (s *stock) get(recipe workload.Recipe) (*layers, error) {
 	if err := os.MkdirAll(l.scratch, 0o755); err != nil {
 		return nil, err
 	}
-	b := &workload.Builder{Dir: l.dir, Scratch: l.scratch, Tree: s.tree, Scale: s.scale}
-	if err := recipe.Build(b); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.dir))
+	b := s.with
+	b.Dir, b.Scratch = l.dir, l.scratch
+	if err := recipe.Build(&b); err != nil {
+		return nil, err
 	}
 	l.lower = b.Layers
 	s.built[recipe.Name] = l
-	return l, nil
+	return l, protect(l.dir)
+}
+
+// protect makes dir read-only for everything in this mount namespace: a server that writes to a lower layer, as some
+// do, is not to change what the others read.
+func protect(dir string) error {
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind mount: %w", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make the lower layers read-only: %w", err)
+	}
+	return nil
 }
 
 func (s *stock) drop(recipe workload.Recipe) error {
 	l := s.built[recipe.Name]
 	delete(s.built, recipe.Name)
-	return os.RemoveAll(l.dir)
+	if err := unix.Unmount(l.dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the lower layers: %w", err)
+	}
+	return errors.Join(os.RemoveAll(l.dir), os.RemoveAll(l.flatDir()))
 }
 
 // bare returns the directory that has without a union what the layers show with one. The caller may change it if
@@ -64,7 +77,7 @@ func (l *layers) bare(dir string, own bool) (string, error) {
 	if l.flat == "" {
 		l.flat = l.lower[0]
 		if len(l.lower) > 1 {
-			flat := filepath.Join(l.dir, "flat")
+			flat := l.flatDir()
 			for i := len(l.lower) - 1; i >= 0; i-- {
 				if err := copyTree(l.lower[i], flat); err != nil {
 					return "", err
@@ -79,6 +92,9 @@ func (l *layers) bare(dir string, own bool) (string, error) {
 	dir = filepath.Join(dir, "bare")
 	return dir, copyTree(l.flat, dir)
 }
+
+// flatDir is where layers are put together.
+func (l *layers) flatDir() string { return l.dir + "-flat" }
 
 // copyTree copies what is in the directory from into the directory to.
 func copyTree(from, to string) error {

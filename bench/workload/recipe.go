@@ -21,6 +21,7 @@ type Builder struct {
 	Dir     string // the layers are made in here
 	Scratch string // for what workloads need besides
 	Tree    string // a large source tree: Go's
+	Program string // unionfsd, which says [Hello] when it is called HelloName
 	Scale   Scale
 
 	Layers []string // what was made, the topmost first

@@ -70,6 +70,7 @@ on one CPU and can be repeated within some percent; "free" leaves them to the sc
 	flags.BoolVar(&f.count, "count", true, "count requests and system calls, in one more round")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "give up on a step after this `TIME`")
 	flags.BoolVar(&f.list, "list", false, "list the workloads and what they stand for")
+	cmd.AddCommand(a.benchCompareCommand())
 	return cmd
 }
 
@@ -113,6 +114,7 @@ func (f benchFlags) config() (bench.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	cfg.Program = self
 	if f.backends == nil {
 		cfg.Servers, err = bench.DefaultServers(self)
 	} else {
@@ -154,9 +156,47 @@ func goRoot() string {
 func (f benchFlags) write(report *bench.Report) error {
 	var errs []error
 	if f.out != "" {
-		errs = append(errs, report.Save(filepath.Join(f.out, "report.json")))
+		errs = append(errs, report.Save(filepath.Join(f.out, "report.json")), writeHTML(report, filepath.Join(f.out, "report.html")))
+	}
+	if f.textfile != "" {
+		errs = append(errs, report.WriteTextfile(f.textfile))
+	}
+	if f.results != "" {
+		errs = append(errs, report.WriteResults(f.results))
 	}
 	return errors.Join(errs...)
+}
+
+func writeHTML(report *bench.Report, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(report.WriteHTML(f), f.Close())
+}
+
+func (a *app) benchCompareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "compare OLD.json NEW.json",
+		Short: "show what differs between two reports",
+		Long: `Show for each workload what two reports of bench --out have found, as ratios to the reference where both have them. A
+change counts as better or worse if it is more than the rounds scatter.`,
+		Args: a.checked(cobra.ExactArgs(2)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			old, err := bench.Load(args[0])
+			if err != nil {
+				return fmt.Errorf("bench compare: %w", err)
+			}
+			new, err := bench.Load(args[1])
+			if err != nil {
+				return fmt.Errorf("bench compare: %w", err)
+			}
+			if err := bench.WriteComparison(a.stdout, old, new); err != nil {
+				return fmt.Errorf("bench compare: %w", err)
+			}
+			return nil
+		},
+	}
 }
 
 // benchProgress shows a bar on a terminal, and nothing elsewhere.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/unionfsd/unionfsd/bench"
+	"github.com/unionfsd/unionfsd/bench/workload"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -23,6 +24,8 @@ func dispatch() {
 		os.Exit(daemon())
 	case bench.ClientName:
 		os.Exit(bench.Client())
+	case workload.HelloName:
+		os.Exit(workload.Hello())
 	}
 }
 
