@@ -10,8 +10,9 @@ import (
 
 // Case is what is done on both backends.
 type Case struct {
-	Lower []string // the lower layers as trees of package testfs, the topmost first
-	Ops   []Op
+	Lower   []string // the lower layers as trees of package testfs, the topmost first
+	Options string   // mount options of both unions, such as redirect_dir=on
+	Ops     []Op
 }
 
 // Op is one operation: its kind, see kinds, and its arguments. As User it is done as user and group
@@ -40,6 +41,9 @@ func (c Case) String() string {
 	for i, text := range c.Lower {
 		a.Files = append(a.Files, txtar.File{Name: fmt.Sprintf("lower%d", i), Data: []byte(text)})
 	}
+	if c.Options != "" {
+		a.Files = append(a.Files, txtar.File{Name: "options", Data: []byte(c.Options + "\n")})
+	}
 	var ops strings.Builder
 	for _, o := range c.Ops {
 		fmt.Fprintln(&ops, o)
@@ -52,6 +56,10 @@ func (c Case) String() string {
 func Parse(text string) (Case, error) {
 	var c Case
 	for _, f := range txtar.Parse([]byte(text)).Files {
+		if f.Name == "options" {
+			c.Options = strings.TrimSpace(string(f.Data))
+			continue
+		}
 		if f.Name != "ops" {
 			c.Lower = append(c.Lower, string(f.Data))
 			continue

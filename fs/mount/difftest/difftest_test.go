@@ -15,11 +15,12 @@ import (
 )
 
 var (
-	first  = flag.Int64("difftest.seed", 1, "the first seed")
-	seeds  = flag.Int64("difftest.seeds", 5, "how many seeds")
-	ops    = flag.Int("difftest.ops", 500, "how many operations for each seed")
-	file   = flag.String("difftest.case", "", "run the case in this file, not those of seeds")
-	shrink = flag.Duration("difftest.shrink", 30*time.Second, "how long to look for a smaller case; 0 prints the case as it is")
+	first   = flag.Int64("difftest.seed", 1, "the first seed")
+	seeds   = flag.Int64("difftest.seeds", 8, "how many seeds")
+	ops     = flag.Int("difftest.ops", 600, "how many operations for each seed")
+	file    = flag.String("difftest.case", "", "run the case in this file, not those of seeds")
+	options = flag.String("difftest.options", "", "mount options of both unions")
+	shrink  = flag.Duration("difftest.shrink", 30*time.Second, "how long to look for a smaller case; 0 prints the case as it is")
 )
 
 var (
@@ -46,9 +47,11 @@ func TestDifferences(t *testing.T) {
 	}
 	for seed := *first; seed < *first+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
-			compare(t, kernel, fuse, difftest.Generate(seed, *ops))
+			c := difftest.Generate(seed, *ops)
+			c.Options = *options
+			compare(t, kernel, fuse, c)
 			if t.Failed() {
-				t.Logf("again: go test ./fs/mount/difftest -run TestDifferences -difftest.seed=%d -difftest.seeds=1 -difftest.ops=%d", seed, *ops)
+				t.Logf("again: go test ./fs/mount/difftest -run TestDifferences -difftest.seed=%d -difftest.seeds=1 -difftest.ops=%d -difftest.options=%q", seed, *ops, *options)
 			}
 		})
 	}

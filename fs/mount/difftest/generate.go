@@ -11,11 +11,14 @@ import (
 )
 
 // generator makes random cases.
-type generator struct{ *rand.Rand }
+type generator struct {
+	*rand.Rand
+	recent *[]string // the paths that came last
+}
 
 // Generate makes the case of a seed, with n operations. The first operations of a case are the same for every n.
 func Generate(seed int64, n int) Case {
-	g := generator{rand.New(rand.NewSource(seed))}
+	g := generator{rand.New(rand.NewSource(seed)), new([]string)}
 	var c Case
 	below := view{".": testfs.Dir}
 	for range 1 + g.Intn(4) {
@@ -49,7 +52,7 @@ func (g generator) layer(below view) (testfs.Tree, view) {
 	own, merged := view{".": testfs.Dir}, view{".": testfs.Dir}
 	pure := map[string]bool{} // directories that are merged with nothing
 	for range 4 + g.Intn(14) {
-		p := g.path()
+		p := g.newPath()
 		dir := path.Dir(p)
 		if own[dir] != testfs.Dir || own[p] != "" {
 			continue
@@ -135,8 +138,21 @@ func (g generator) object(p string) testfs.Entry {
 
 func pick[T any](g generator, list ...T) T { return list[g.Intn(len(list))] }
 
-// path is a name of one to three components.
+// path is a name of one to three components. Often it is one that came shortly before: faults show where several
+// operations meet at one object.
 func (g generator) path() string {
+	if len(*g.recent) > 0 && g.Intn(5) < 2 {
+		return pick(g, *g.recent...)
+	}
+	p := g.newPath()
+	*g.recent = append(*g.recent, p)
+	if len(*g.recent) > 5 {
+		*g.recent = (*g.recent)[1:]
+	}
+	return p
+}
+
+func (g generator) newPath() string {
 	n := pick(g, 1, 1, 1, 2, 2, 2, 3)
 	var names []string
 	for range n {

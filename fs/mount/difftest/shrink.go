@@ -25,19 +25,24 @@ func Shrink(t testing.TB, a, b *mounttest.Server, c Case, f *Failure, d time.Dur
 		return true
 	}
 	c.Ops = c.Ops[:f.After]
-	minimize(len(c.Ops), func(keep []int) bool { return fails(Case{c.Lower, choose(c.Ops, keep)}) }, func() int { return len(c.Ops) })
+	minimize(len(c.Ops), func(keep []int) bool { return fails(c.with(c.Lower, choose(c.Ops, keep))) }, func() int { return len(c.Ops) })
 	for i := len(c.Lower) - 1; i >= 0 && len(c.Lower) > 1; i-- {
-		fails(Case{append(append([]string{}, c.Lower[:i]...), c.Lower[i+1:]...), c.Ops})
+		fails(c.with(append(append([]string{}, c.Lower[:i]...), c.Lower[i+1:]...), c.Ops))
 	}
 	for i := range c.Lower {
 		lines := func() []string { return strings.Split(strings.TrimSuffix(c.Lower[i], "\n"), "\n") }
 		minimize(len(lines()), func(keep []int) bool {
 			lower := append([]string{}, c.Lower...)
 			lower[i] = strings.Join(choose(lines(), keep), "\n") + "\n"
-			return fails(Case{lower, c.Ops})
+			return fails(c.with(lower, c.Ops))
 		}, func() int { return len(lines()) })
 	}
 	return c, f
+}
+
+// with is c with other layers and operations.
+func (c Case) with(lower []string, ops []Op) Case {
+	return Case{Lower: lower, Options: c.Options, Ops: ops}
 }
 
 // minimize is delta debugging: it asks try to keep fewer and fewer of n elements, larger pieces left out first. try

@@ -35,7 +35,11 @@ func newSide(t testing.TB, s *mounttest.Server, c Case, start time.Time) (*side,
 	t.Helper()
 	dirs := testfs.Layers(t, len(c.Lower)+3)
 	x := &side{TB: t, server: s, dir: dirs[0], start: start}
-	x.spec = layer.Spec{Upper: dirs[1], Work: dirs[2], Lower: dirs[3:]}
+	options, unknown, err := layer.ParseOptions(c.Options)
+	if err != nil || len(unknown) > 0 {
+		return nil, fmt.Errorf("options %q: %w, unknown %q", c.Options, err, unknown)
+	}
+	x.spec = layer.Spec{Upper: dirs[1], Work: dirs[2], Lower: dirs[3:], Options: options.Options}
 	for i, text := range c.Lower {
 		tree, err := testfs.Parse(text)
 		if err == nil {

@@ -128,7 +128,7 @@ var perms = []check{
 		u.merged("dir d mode=1777\nfile d/root\ndir d/rootdir")
 	}},
 	{"writing drops set-id bits", func(u *union) {
-		const lower = "file w \"0123\" mode=6777\nfile t \"0123\" mode=6777\nfile o \"0123\" mode=6777\nfile a \"0123\" mode=6777\nfile root \"0123\" mode=6777"
+		const lower = "file w \"0123\" mode=6777\nfile t \"0123\" mode=6777\nfile o \"0123\" mode=6777\nfile a \"0123\" mode=6777\nfile c \"0123\" mode=6777\nfile root \"0123\" mode=6777"
 		u.mount(lower)
 		u.as(user{uid: 1000, gid: 1000}, func() {
 			fd := u.open("w", unix.O_WRONLY, 0)
@@ -137,9 +137,11 @@ var perms = []check{
 			u.ok(u.truncate("t", 2))
 			u.close(u.open("o", unix.O_WRONLY|unix.O_TRUNC, 0))
 			u.ok(unix.Fallocate(u.open("a", unix.O_WRONLY, 0), 0, 0, 5))
+			_, err := unix.CopyFileRange(u.open("a", unix.O_RDONLY, 0), nil, u.open("c", unix.O_WRONLY, 0), nil, 2, 0)
+			u.ok(err)
 		})
 		u.append("root", "+")
-		for _, name := range []string{"w", "t", "o", "a"} {
+		for _, name := range []string{"w", "t", "o", "a", "c"} {
 			if mode := u.stat(name).Mode & 0o7777; mode != 0o777 {
 				u.Errorf("%s has mode %o", name, mode)
 			}
