@@ -219,7 +219,7 @@ func (r *Report) lineChart(title string, rows []*Row) lineChart {
 	for _, row := range rows {
 		t := tick{At: x(row.Curve.X)}
 		if t.At-last > 30 { // else the numbers would touch
-			t.Text, last = short(row.Curve.X), t.At
+			t.Text, last = fmt.Sprint(row.Curve.X), t.At
 		}
 		chart.XTicks = append(chart.XTicks, t)
 	}
@@ -238,7 +238,7 @@ func (r *Report) lineChart(title string, rows []*Row) lineChart {
 			if c == nil || c.Value.Median <= 0 {
 				continue
 			}
-			d := dot{x(row.Curve.X), y(c.Value.Median), fmt.Sprintf("%s, %s %s: %s", s.Label, short(row.Curve.X), row.Curve.Axis, Quantity(c.Value.Median, row.Unit))}
+			d := dot{x(row.Curve.X), y(c.Value.Median), fmt.Sprintf("%s, %v %s: %s", s.Label, row.Curve.X, row.Curve.Axis, Quantity(c.Value.Median, row.Unit))}
 			verb := "L"
 			if len(l.Dots) == 0 {
 				verb = "M"

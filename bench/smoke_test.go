@@ -1,0 +1,172 @@
+package bench_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unionfsd/unionfsd/bench"
+	"github.com/unionfsd/unionfsd/bench/workload"
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+func config(t *testing.T, list string, names ...string) bench.Config {
+	t.Helper()
+	unionfsd := program(t)
+	servers, err := bench.ParseServers(list, unionfsd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	workloads, err := workload.Select(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := filepath.Abs("..") // some source
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench.Config{
+		Servers: servers, Workloads: workloads, Regimes: bench.Regimes(), Runs: 1, Scale: 0.005,
+		Dir: t.TempDir(), Tree: tree, Program: unionfsd, Timeout: time.Minute,
+	}
+}
+
+// One workload of each kind: with several steps, with changes, with several layers, with an external program, with
+// several mounts and containers. make bench-smoke runs all of them.
+func TestRun(t *testing.T) {
+	testfs.NeedRoot(t)
+	cfg := config(t, "native,kernel,fuse", "walk", "names", "layers-2", "copyup-others", "untar", "containers-20")
+	calls := 0
+	cfg.Progress = func(done, total int, next string) {
+		if calls++; done != calls-1 || done >= total || next == "" {
+			t.Errorf("progress %d of %d: %q, call %d", done, total, next, calls)
+		}
+	}
+	report, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Notes) > 0 {
+		t.Errorf("notes: %q", report.Notes)
+	}
+	if report.Reference != "kernel" {
+		t.Errorf("reference = %q", report.Reference)
+	}
+	for _, name := range []string{"cold-walk", "warm-walk", "warm-stat", "create", "rename", "rmdir", "layers-2-mount", "layers-2-negative",
+		"others-p99", "untar", "rm-untarred", "containers-20", "containers-20-cache"} {
+		for _, regime := range bench.Regimes() {
+			i := slices.IndexFunc(report.Rows, func(r *bench.Row) bool { return r.Name == name && r.Regime == regime })
+			if i < 0 {
+				t.Errorf("no row %s in %s", name, regime)
+				continue
+			}
+			for _, label := range []string{"kernel", "fuse"} {
+				if c := report.Rows[i].Cells[label]; c == nil || len(c.Samples) != 1 || c.Ratio == nil {
+					t.Errorf("%s on %s in %s: %+v", name, label, regime, c)
+				} else if label == "fuse" && c.Ops > 0 && (c.Peak < 1<<20 || c.ServerCPU == 0 && name == "cold-walk") {
+					t.Errorf("%s on fuse: memory %v, CPU %v of the server were not measured", name, c.Peak, c.ServerCPU)
+				}
+			}
+		}
+	}
+	empty(t, cfg.Dir)
+}
+
+// Requests are those of the server that is measured: an open is one and its close another.
+func TestCount(t *testing.T) {
+	testfs.NeedRoot(t)
+	cfg := config(t, "fuse", "open-close")
+	cfg.Regimes, cfg.Count = []bench.Regime{bench.Pinned}, true
+	report, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Notes) > 0 {
+		testfs.Skip(t, "%q", report.Notes)
+	}
+	c := report.Rows[0].Cells["fuse"].Counted
+	if c == nil || c.Requests < 1 || c.Requests > 6 || c.Syscalls < c.Requests {
+		t.Fatalf("counted %+v", c)
+	}
+	var sum float64
+	for _, n := range c.ByCode {
+		sum += n
+	}
+	if sum != c.Requests {
+		t.Errorf("%v requests, %v of them of known kinds: %v", c.Requests, sum, c.ByCode)
+	}
+}
+
+// A server that does not serve is a note, not the end of the run, and leaves nothing.
+func TestRunWithBrokenServer(t *testing.T) {
+	testfs.NeedRoot(t)
+	broken := filepath.Join(t.TempDir(), "broken")
+	script := "#!/bin/sh\n[ \"$1\" = version ] || { echo 'no such luck' >&2; exit 3; }\n"
+	if err := os.WriteFile(broken, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t, "kernel,broken=fuse@"+broken, "open-close")
+	report, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "broken, open-close: mount: broken ended: exit status 3: no such luck") {
+		t.Errorf("notes: %q", report.Notes)
+	}
+	if c := report.Rows[0].Cells["kernel"]; c == nil || len(c.Samples) != 1 {
+		t.Errorf("the kernel was not measured: %+v", c)
+	}
+	empty(t, cfg.Dir)
+}
+
+// A server that hangs is killed after the time-out.
+func TestRunWithHangingServer(t *testing.T) {
+	testfs.NeedRoot(t)
+	hanging := filepath.Join(t.TempDir(), "hanging")
+	if err := os.WriteFile(hanging, []byte("#!/bin/sh\n[ \"$1\" = version ] || exec sleep 300\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t, "fuse@"+hanging, "open-close")
+	cfg.Timeout = 200 * time.Millisecond
+	begin := time.Now()
+	report, err := bench.Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "not done within 200ms") {
+		t.Errorf("notes: %q", report.Notes)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	empty(t, cfg.Dir)
+}
+
+func TestInterrupt(t *testing.T) {
+	testfs.NeedRoot(t)
+	cfg := config(t, "kernel,fuse", "walk", "names")
+	cfg.Runs = 1000
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cfg.Progress = func(done, _ int, _ string) {
+		if done == 3 {
+			time.AfterFunc(30*time.Millisecond, cancel) // somewhere in the sample
+		}
+	}
+	if _, err := bench.Run(ctx, cfg); err == nil || err.Error() != "interrupted" {
+		t.Errorf("err = %v, want interrupted and no trouble with cleaning up", err)
+	}
+	empty(t, cfg.Dir)
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
