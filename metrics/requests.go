@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -17,18 +18,12 @@ type requests struct {
 type operation struct {
 	name     string
 	inFlight atomic.Int64
-	results  [otherErrno + 1]atomic.Uint64 // by errno
-	took     prometheus.Histogram
+	failed   [otherErrno + 1]atomic.Uint64 // by errno; 0, success, is what is left of all
+	took     *histogram
 }
 
 // otherErrno stands for all numbers from here. Linux has fewer.
 const otherErrno = 160
-
-// requestBuckets are the bounds of the classic histogram in seconds: from a request that the page cache answers to one
-// that copies gigabytes.
-var requestBuckets = []float64{
-	5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
-}
 
 var (
 	requestsDesc = prometheus.NewDesc("unionfsd_requests_total",
@@ -36,6 +31,9 @@ var (
 		[]string{"operation", "errno"}, nil)
 	inFlightDesc = prometheus.NewDesc("unionfsd_requests_in_flight",
 		"Requests of the kernel that are being worked on, by FUSE operation.",
+		[]string{"operation"}, nil)
+	durationDesc = prometheus.NewDesc("unionfsd_request_duration_seconds",
+		"Time from when a request of the kernel was read to when its answer was written.",
 		[]string{"operation"}, nil)
 )
 
@@ -48,22 +46,9 @@ func newRequests(names []string) *requests {
 		}
 		op := &r.operations[i]
 		op.name = name
-		op.took = prometheus.NewHistogram(histogram(prometheus.HistogramOpts{
-			Name:        "unionfsd_request_duration_seconds",
-			Help:        "Time from when a request of the kernel was read to when its answer was written.",
-			Buckets:     requestBuckets,
-			ConstLabels: prometheus.Labels{"operation": name},
-		}))
+		op.took = newHistogram(durationDesc, 1e-9, -20, 6, name) // 1 microsecond to 1 minute
 	}
 	return r
-}
-
-// histogram makes a classic histogram a native one too, which Prometheus prefers where it is told to scrape them.
-func histogram(opts prometheus.HistogramOpts) prometheus.HistogramOpts {
-	opts.NativeHistogramBucketFactor = 1.1
-	opts.NativeHistogramMaxBucketNumber = 160
-	opts.NativeHistogramMinResetDuration = time.Hour
-	return opts
 }
 
 func (r *requests) operation(op uint32) *operation {
@@ -78,36 +63,36 @@ func (r *requests) begin(op uint32) { r.operation(op).inFlight.Add(1) }
 func (r *requests) end(op, errno uint32, took time.Duration) {
 	o := r.operation(op)
 	o.inFlight.Add(-1)
-	o.results[min(errno, otherErrno)].Add(1)
-	o.took.Observe(took.Seconds())
+	if errno != 0 {
+		o.failed[min(errno, otherErrno)].Add(1)
+	}
+	o.took.observe(int64(took))
 }
 
 // Describe implements prometheus.Collector.
 func (r *requests) Describe(ch chan<- *prometheus.Desc) {
 	ch <- requestsDesc
 	ch <- inFlightDesc
-	for i := range r.operations {
-		if i == 0 || r.operations[i].name != "other" {
-			r.operations[i].took.Describe(ch)
-		}
-	}
+	ch <- durationDesc
 }
 
 // Collect implements prometheus.Collector. It is silent about operations that nobody has asked for.
 func (r *requests) Collect(ch chan<- prometheus.Metric) {
 	for i := range r.operations {
 		op := &r.operations[i]
-		inFlight, seen := op.inFlight.Load(), false
-		for errno := range op.results {
-			if n := op.results[errno].Load(); n > 0 {
-				seen = true
+		inFlight, answered := op.inFlight.Load(), op.took.count()
+		if inFlight == 0 && answered == 0 {
+			continue
+		}
+		ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(inFlight), op.name)
+		ch <- op.took
+		for errno := range op.failed {
+			if n := op.failed[errno].Load(); n > 0 {
+				answered -= min(n, answered) // one may have ended between the two looks
 				ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), op.name, errnoName(errno))
 			}
 		}
-		if seen || inFlight > 0 {
-			ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(inFlight), op.name)
-			op.took.Collect(ch)
-		}
+		ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(answered), op.name, errnoName(0))
 	}
 }
 
@@ -116,8 +101,11 @@ func errnoName(errno int) string {
 	if errno == 0 {
 		return "OK"
 	}
+	if errno == otherErrno {
+		return "other"
+	}
 	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
 		return name
 	}
-	return "other"
+	return strconv.Itoa(errno)
 }

@@ -15,7 +15,7 @@ type Union struct {
 	read, written bytesByPath
 
 	found, negative, hidden prometheus.Counter
-	probed                  prometheus.Histogram
+	probed                  *histogram
 
 	copying      prometheus.Gauge
 	copyFailures prometheus.Counter
@@ -47,20 +47,20 @@ func NewUnion(operations []string) *Union {
 		found:    lookup("hit"),
 		negative: lookup("negative"),
 		hidden:   lookup("whiteout"),
-		probed: prometheus.NewHistogram(histogram(prometheus.HistogramOpts{
-			Name:    "unionfsd_lookup_layers",
-			Help:    "Layers that were asked for a name until it was known whether it is there.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 12), // 1 to 2048
-		})),
+		probed:   newHistogram(probedDesc, 1, 0, 11), // 1 to 2048
 		copying: gauge("unionfsd_copyups_in_progress",
 			"Objects that are being copied to the upper layer."),
 		copyFailures: counter("unionfsd_copyup_failures_total",
 			"Copy-ups that failed; the object stays in the lower layer."),
-		copyTime: prometheus.NewHistogramVec(histogram(prometheus.HistogramOpts{
+		copyTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "unionfsd_copyup_duration_seconds",
 			Help:    "Time to make a copy for the upper layer. " + methodHelp,
-			Buckets: requestBuckets[4:], // from 100 microseconds
-		}), []string{"method"}),
+			Buckets: prometheus.ExponentialBuckets(0x1p-13, 2, 19), // 122 microseconds to 32 seconds
+
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  160,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"method"}),
 		copyBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unionfsd_copyup_bytes_total",
 			Help: "Sizes of the files whose data was copied to the upper layer, holes included. " + methodHelp,
@@ -107,7 +107,7 @@ func (u *Union) Lookup(found, hidden bool, layers int) {
 	default:
 		u.negative.Inc()
 	}
-	u.probed.Observe(float64(layers))
+	u.probed.observe(int64(layers))
 }
 
 // CopyUpBegin notes that a copy-up has begun.
@@ -143,6 +143,8 @@ func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs int)) {
 }
 
 var (
+	probedDesc = prometheus.NewDesc("unionfsd_lookup_layers",
+		"Layers that were asked for a name until it was known whether it is there.", nil, nil)
 	leftoversDesc = prometheus.NewDesc("unionfsd_work_leftovers_removed",
 		"Objects of an earlier mount that were removed from the work directory. One, which whiteouts share, is normal.", nil, nil)
 	nodesDesc = prometheus.NewDesc("unionfsd_nodes",
@@ -154,24 +156,25 @@ var (
 func (u *Union) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		u.requests, u.read.cached, u.read.direct, u.written.cached, u.written.direct,
-		u.found, u.negative, u.hidden, u.probed,
+		u.found, u.negative, u.hidden,
 		u.copying, u.copyFailures, u.copyTime, u.copyBytes,
-		u.whiteouts, u.opaques, u.faults, inUse{u},
+		u.whiteouts, u.opaques, u.faults, rest{u},
 	}
 }
 
-// inUse collects what is asked of the union and not counted.
-type inUse struct{ *Union }
+// rest collects what has no collector of its own, and what is asked of the union and not counted.
+type rest struct{ *Union }
 
 // Describe implements prometheus.Collector.
-func (inUse) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leftoversDesc, nodesDesc, filesDesc, dirsDesc} {
+func (rest) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c inUse) Collect(ch chan<- prometheus.Metric) {
+func (c rest) Collect(ch chan<- prometheus.Metric) {
+	ch <- c.probed
 	usage := c.usage.Load()
 	if usage == nil {
 		return // not opened yet
