@@ -15,8 +15,7 @@ type Case struct {
 	Ops     []Op
 }
 
-// Op is one operation: its kind, see kinds, and its arguments. As User it is done as user and group
-// 1000, without privileges.
+// Op is one operation: its kind, see kinds, and its arguments. As User it is done as a user without privileges.
 type Op struct {
 	Kind string
 	Args []string

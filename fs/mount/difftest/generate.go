@@ -6,6 +6,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
@@ -103,7 +104,10 @@ func (g generator) layer(below view) (testfs.Tree, view) {
 func (g generator) object(p string) testfs.Entry {
 	e := testfs.Entry{Kind: testfs.File, Path: p, Mode: g.mode(), Xattrs: map[string]string{}}
 	if g.Intn(3) == 0 {
-		e.UID, e.GID = 1000, 1000
+		e.UID, e.GID = userID, pick[uint32](g, userID, groupID)
+	}
+	if g.Intn(2) == 0 {
+		e.MTime = time.Unix(int64(g.Intn(1500000000)), int64(g.Intn(1e9)))
 	}
 	if g.Intn(4) == 0 {
 		e.Xattrs[g.xattr()] = g.data()
@@ -123,11 +127,11 @@ func (g generator) object(p string) testfs.Entry {
 			e.Data = []testfs.Extent{{Off: 0, Data: d[:20]}, {Off: e.Size - 20, Data: d[:20]}}
 		}
 	case n < 15:
-		return testfs.Entry{Kind: testfs.Symlink, Path: p, Target: g.target(), Mode: 0o777}
+		return testfs.Entry{Kind: testfs.Symlink, Path: p, Target: g.target(), Mode: 0o777, MTime: e.MTime}
 	case n < 16:
 		return testfs.Entry{Kind: testfs.Hardlink, Path: p}
 	case n < 17:
-		return testfs.Entry{Kind: testfs.Fifo, Path: p, Mode: e.Mode}
+		return testfs.Entry{Kind: testfs.Fifo, Path: p, Mode: e.Mode, MTime: e.MTime}
 	case n < 18:
 		return testfs.Entry{Kind: testfs.Char, Path: p, Mode: e.Mode, Major: 1, Minor: 3}
 	default:

@@ -40,7 +40,7 @@ var attrKinds = []kind{
 		return result(unix.Chmod(s.path(a[0]), uint32(number(a[1], 8))))
 	}},
 	{"chown", 4, true, func(g generator) []string {
-		return []string{g.path(), pick(g, "0", "1000", "-1"), pick(g, "0", "1000", "-1")}
+		return []string{g.path(), pick(g, "0", "1000", "-1"), pick(g, "0", "1000", "1001", "-1")}
 	}, func(s *side, a []string) string {
 		return result(unix.Lchown(s.path(a[0]), number(a[1], 10), number(a[2], 10)))
 	}},

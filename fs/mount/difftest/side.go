@@ -19,6 +19,9 @@ import (
 // slots is how many files a side keeps open.
 const slots = 4
 
+// The ids of the user without privileges; not the same number, so that they cannot be taken for each other.
+const userID, groupID = 1000, 1001
+
 // side is one of the two unions, and the files that are open on it.
 type side struct {
 	testing.TB
@@ -36,8 +39,11 @@ func newSide(t testing.TB, s *mounttest.Server, c Case, start time.Time) (*side,
 	dirs := testfs.Layers(t, len(c.Lower)+3)
 	x := &side{TB: t, server: s, dir: dirs[0], start: start}
 	options, unknown, err := layer.ParseOptions(c.Options)
-	if err != nil || len(unknown) > 0 {
-		return nil, fmt.Errorf("options %q: %w, unknown %q", c.Options, err, unknown)
+	if err == nil && len(unknown) > 0 {
+		err = fmt.Errorf("unknown: %q", unknown)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("options %q: %w", c.Options, err)
 	}
 	x.spec = layer.Spec{Upper: dirs[1], Work: dirs[2], Lower: dirs[3:], Options: options.Options}
 	for i, text := range c.Lower {
@@ -95,8 +101,8 @@ func (s *side) do(o Op) string {
 	// has no capabilities, and gets them back with the saved id.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	setEffective(unix.SYS_SETRESGID, 1000)
-	setEffective(unix.SYS_SETRESUID, 1000)
+	setEffective(unix.SYS_SETRESGID, groupID)
+	setEffective(unix.SYS_SETRESUID, userID)
 	defer func() {
 		setEffective(unix.SYS_SETRESUID, 0)
 		setEffective(unix.SYS_SETRESGID, 0)
