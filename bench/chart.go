@@ -95,11 +95,13 @@ func (r *Report) barChart(group string, rows []*Row) barChart {
 			}
 		}
 	}
+	low, high = low/1.2, high*1.2
 	left := labelWidth + textRoom
 	x := logScale(low, high, left, left+plotWidth)
+	within := func(ratio float64) float64 { return x(min(max(ratio, low), high)) } // noise is not to stretch the scale
 	chart := barChart{Group: group, Width: left + plotWidth + textRoom, One: x(1)}
 	for _, t := range ratioTicks(low, high) {
-		chart.Ticks = append(chart.Ticks, tick{x(t), Times(t)})
+		chart.Ticks = append(chart.Ticks, tick{x(t), fmt.Sprintf("×%g", t)})
 	}
 	y := axisHeight
 	for _, row := range rows {
@@ -113,7 +115,7 @@ func (r *Report) barChart(group string, rows []*Row) barChart {
 			end := x(c.Ratio.Median)
 			b := bar{
 				X: min(end, chart.One), W: max(math.Abs(end-chart.One), 1), Y: top, H: barHeight - 2, Mid: top + barHeight/2 - 1,
-				Low: x(max(c.Ratio.P25, low/2)), High: x(max(c.Ratio.P75, low/2)),
+				Low: within(c.Ratio.P25), High: within(c.Ratio.P75),
 				Text: Times(c.Ratio.Median), Left: end < chart.One, Series: series,
 				Title: fmt.Sprintf("%s, %s: %s", row.Name, s.Label, c.text(row.Unit, false)),
 			}
@@ -149,9 +151,8 @@ func ratioTicks(low, high float64) (ticks []float64) {
 			step = 10
 		}
 	}
-	first := math.Pow(step, math.Ceil(math.Log(low)/math.Log(step)-1e-9))
-	for t := first; t <= high*1.0001; t *= step {
-		ticks = append(ticks, t)
+	for exponent := math.Ceil(math.Log(low) / math.Log(step)); math.Pow(step, exponent) <= high; exponent++ {
+		ticks = append(ticks, math.Pow(step, exponent))
 	}
 	return ticks
 }

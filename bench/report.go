@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -21,6 +22,8 @@ type Report struct {
 	Servers   []Server  `json:"servers"`
 	Rows      []*Row    `json:"rows"`
 	Notes     []string  `json:"notes,omitempty"` // what was not measured, and why
+
+	failed []error // of the notes, those that are faults of ours
 }
 
 // reportVersion is that of the format that this program writes.
@@ -115,12 +118,9 @@ func (r *Report) cell(w workload.Workload, regime Regime, m measured, label stri
 // add adds what one sample has measured.
 func (r *Report) add(w workload.Workload, regime Regime, round int, label string, rows []measured, counting bool) {
 	for _, m := range rows {
-		if counting && !m.step {
-			continue
-		}
 		c := r.cell(w, regime, m, label)
 		if counting {
-			if ops := float64(m.ops); ops > 0 && r.server(label).serves() {
+			if ops := float64(m.ops); m.step && ops > 0 && r.server(label).serves() {
 				c.Counted = &Counted{Requests: float64(m.counts.requests) / ops, Syscalls: float64(m.counts.syscalls) / ops, ByCode: map[string]float64{}}
 				for code, n := range m.counts.byCode {
 					c.Counted.ByCode[code] = float64(n) / ops
@@ -138,7 +138,11 @@ func (r *Report) add(w workload.Workload, regime Regime, round int, label string
 
 // fail notes that a server could not do a workload.
 func (r *Report) fail(w workload.Workload, label string, err error) {
-	r.Notes = append(r.Notes, fmt.Sprintf("%s, %s: %v", label, w.Name, err))
+	err = fmt.Errorf("%s, %s: %w", label, w.Name, err)
+	r.Notes = append(r.Notes, err.Error())
+	if r.server(label).Kind == FUSE {
+		r.failed = append(r.failed, err)
+	}
 }
 
 // finish computes what is left of the samples.
@@ -214,3 +218,6 @@ func Load(path string) (*Report, error) {
 	}
 	return &r, nil
 }
+
+// Err returns what unionfsd's own FUSE server could not do in this run: that is a fault, where others have limits.
+func (r *Report) Err() error { return errors.Join(r.failed...) }

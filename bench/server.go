@@ -31,21 +31,21 @@ type Server struct {
 
 // peer is another union file system. All of them serve in the foreground when started like this.
 type peer struct {
-	version []string
-	args    func(lower []string, upper, work, target string) []string
+	says string // the line of --version that is about it begins so
+	args func(lower []string, upper, work, target string) []string
 }
 
 var peerNames = []string{"fuse-overlayfs", "mergerfs", "unionfs-fuse"}
 
 var peers = map[string]peer{
-	"fuse-overlayfs": {[]string{"--version"}, func(lower []string, upper, work, target string) []string {
+	"fuse-overlayfs": {"fuse-overlayfs", func(lower []string, upper, work, target string) []string {
 		return []string{"-f", "-o", "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work, target}
 	}},
 	// It copies nothing up and hides nothing: it cannot change what a lower layer has.
-	"mergerfs": {[]string{"--version"}, func(lower []string, upper, _, target string) []string {
+	"mergerfs": {"mergerfs", func(lower []string, upper, _, target string) []string {
 		return []string{"-f", "-o", "category.create=ff,fsname=mergerfs", branches(lower, upper), target}
 	}},
-	"unionfs-fuse": {[]string{"--version"}, func(lower []string, upper, _, target string) []string {
+	"unionfs-fuse": {"unionfs", func(lower []string, upper, _, target string) []string {
 		return []string{"-f", "-o", "cow", branches(lower, upper), target}
 	}},
 }
@@ -118,7 +118,7 @@ func parseServer(text, program string) (Server, error) {
 		if err != nil {
 			return s, fmt.Errorf("backend %q: %w", text, err)
 		}
-		s.Version = version(s.Program, "version")
+		s.Version = version(s.Program, "version", "unionfsd")
 	case hasProgram || len(s.Args) > 0:
 		return s, fmt.Errorf("backend %q: only %s and %s take a program or arguments", text, FUSE, Kernel)
 	case isPeer:
@@ -142,15 +142,15 @@ func findPeer(name string) Server {
 		return s
 	}
 	s.Program = path
-	s.Version = version(path, peers[name].version...)
+	s.Version = version(path, "--version", peers[name].says)
 	return s
 }
 
-// version returns the first line in which a program tells its version.
-func version(program string, args ...string) string {
-	out, _ := exec.Command(program, args...).CombinedOutput() // a peer says it and fails
+// version returns the line with prefix of what a program says of its version: libraries have lines of their own.
+func version(program, arg, prefix string) string {
+	out, _ := exec.Command(program, arg).CombinedOutput() // some say it and fail
 	for line := range strings.Lines(string(out)) {
-		if strings.ContainsAny(line, "0123456789") {
+		if strings.HasPrefix(line, prefix) {
 			return strings.TrimSpace(line)
 		}
 	}

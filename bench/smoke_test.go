@@ -117,6 +117,9 @@ func TestRunWithBrokenServer(t *testing.T) {
 	if len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "broken, open-close: mount: broken ended: exit status 3: no such luck") {
 		t.Errorf("notes: %q", report.Notes)
 	}
+	if err := report.Err(); err == nil || !strings.Contains(err.Error(), "no such luck") {
+		t.Errorf("Err = %v: what unionfsd itself cannot do is a fault", err)
+	}
 	if c := report.Rows[0].Cells["kernel"]; c == nil || len(c.Samples) != 1 {
 		t.Errorf("the kernel was not measured: %+v", c)
 	}

@@ -101,7 +101,10 @@ func (a *app) bench(ctx context.Context, f benchFlags) error {
 	if err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
-	return errors.Join(report.WriteTable(a.stdout), f.write(report))
+	if err := errors.Join(report.WriteTable(a.stdout), f.write(report), report.Err()); err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	return nil
 }
 
 // config turns flags into what to measure.
