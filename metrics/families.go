@@ -1,8 +1,10 @@
 package metrics
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,9 +48,13 @@ func (f Families) WriteText(w io.Writer) error {
 // before, since the file may be read at any moment.
 func (f Families) WriteFile(name string) (err error) {
 	// node_exporter reads what ends in .prom.
-	temp, err := os.CreateTemp(filepath.Dir(name), ".unionfsd-*.tmp")
+	dir := filepath.Dir(name)
+	temp, err := os.CreateTemp(dir, ".unionfsd-*.tmp")
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("textfile %q: directory %q: %w", name, dir, perr.Err)
+	}
 	if err != nil {
-		return fmt.Errorf("textfile: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {

@@ -28,14 +28,16 @@ func (a *app) metricsCommand() *cobra.Command {
 unions and of the containers, but not those of the processes that serve them.
 
 A process that serves a union is asked on its control socket; of a union that the kernel serves, less is known.
-For Prometheus to ask itself, mount with --metrics-listen.`,
+
+For Prometheus to ask itself, mount with --metrics-listen. A textfile of everything has of such a union only whether
+it is up, so that nothing is counted twice.`,
 		Example: `  unionfsd metrics merged
   unionfsd metrics | grep unionfsd_upper_available_bytes
   unionfsd metrics --textfile /var/lib/prometheus/node-exporter/unionfsd.prom   # from a timer`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeWith(mountPoints),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := a.families(cmd.Context(), args)
+			all, err := a.families(cmd.Context(), args, textfile != "")
 			if err != nil {
 				return err
 			}
@@ -49,14 +51,15 @@ For Prometheus to ask itself, mount with --metrics-listen.`,
 	return cmd
 }
 
-// families are the metrics of the one union that the arguments name, or of everything.
-func (a *app) families(ctx context.Context, args []string) (metrics.Families, error) {
+// families are the metrics of the one union that the arguments name, or of everything but, if beside, what Prometheus
+// asks for itself.
+func (a *app) families(ctx context.Context, args []string, beside bool) (metrics.Families, error) {
 	root, err := a.state()
 	if err != nil {
 		return nil, err
 	}
 	if len(args) == 0 {
-		return a.allFamilies(ctx, root)
+		return a.allFamilies(ctx, root, beside)
 	}
 	u, err := oneUnion(root, args[0])
 	if err == nil {
@@ -77,8 +80,8 @@ func oneUnion(root state.Root, arg string) (state.Mount, error) {
 	return u, err
 }
 
-// allFamilies are the metrics of all unions and containers. What cannot be asked is told as down.
-func (a *app) allFamilies(ctx context.Context, root state.Root) (metrics.Families, error) {
+// allFamilies are the metrics of all unions and containers; see families. What cannot be asked is told as down.
+func (a *app) allFamilies(ctx context.Context, root state.Root, beside bool) (metrics.Families, error) {
 	unions, err := visibleUnions(root)
 	if err != nil {
 		return nil, err
@@ -87,11 +90,20 @@ func (a *app) allFamilies(ctx context.Context, root state.Root) (metrics.Familie
 	var parts []metrics.Families
 	for _, u := range unions {
 		f, err := familiesOf(ctx, u)
-		if err != nil {
+		switch {
+		case errors.Is(err, state.ErrNoControl): // of another state root
+			if f, err = knownFamilies(u); err != nil {
+				return nil, err
+			}
+		case err != nil:
 			a.complain(fmt.Errorf("metrics %s: %w", u.Mountpoint, err))
+			own.AddUp(string(u.Mountpoint), false)
+		default:
+			own.AddUp(string(u.Mountpoint), true)
 		}
-		own.AddUp(string(u.Mountpoint), err == nil)
-		parts = append(parts, f.Own())
+		if !beside || u.Metrics == "" {
+			parts = append(parts, f.Own())
+		}
 	}
 	containers, err := containerMetrics(root)
 	if err != nil {
@@ -128,14 +140,14 @@ func visibleUnions(root state.Root) ([]state.Mount, error) {
 // serves.
 func familiesOf(ctx context.Context, u state.Mount) (metrics.Families, error) {
 	if u.Backend == "kernel" {
-		return kernelFamilies(u)
+		return knownFamilies(u)
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	f, err := metrics.Fetch(ctx, u.DialControl)
 	switch {
 	case errors.Is(err, state.ErrNoControl):
-		return nil, errors.New("its record is not in this state root; pass the --root that it was mounted with")
+		return nil, fmt.Errorf("%w: its record is not in this state root; pass the --root that it was mounted with", err)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("what served it is gone; unmount it: unionfsd umount %s", shell(string(u.Mountpoint)))
 	case errors.Is(err, context.DeadlineExceeded):
@@ -144,7 +156,8 @@ func familiesOf(ctx context.Context, u state.Mount) (metrics.Families, error) {
 	return f, err
 }
 
-func kernelFamilies(u state.Mount) (metrics.Families, error) {
+// knownFamilies are what is known of a union without asking who serves it.
+func knownFamilies(u state.Mount) (metrics.Families, error) {
 	spec, err := specOf(u)
 	if err != nil {
 		return nil, err
