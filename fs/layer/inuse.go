@@ -9,17 +9,18 @@ import (
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
 )
 
-// checkOverlays refuses an upper layer or work directory that an overlay in this mount namespace has already. The
+// checkOverlays refuses an upper layer or work directory that an overlay in this mount namespace, other than prev, has
+// already. The
 // locks tell of unions with a living process, not of this one: the kernel serves it by itself, and lets two mounts
 // write to one upper layer with no more than a warning in its log (ovl_report_in_use).
-func (w *Work) checkOverlays(upper *Layer) error {
+func (w *Work) checkOverlays(upper *Layer, prev *Previous) error {
 	mounts, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
 	used := make(map[[2]uint64]string) // (device, inode) to mount point
 	for _, m := range mounts {
-		if m.FSType != "overlay" {
+		if m.FSType != "overlay" || prev != nil && m.Device() == prev.Dev {
 			continue
 		}
 		for _, path := range writableDirs(m.Options) {

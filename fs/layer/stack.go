@@ -20,13 +20,22 @@ type Stack struct {
 
 // Open opens the layers of spec and takes the lock on its upper layer, so that no other union can write there until
 // Close. It makes the checks that hold for every backend; its errors are one line with the cause and the fix.
-func Open(spec Spec) (*Stack, error) {
+func Open(spec Spec) (*Stack, error) { return OpenNext(spec, nil) }
+
+// OpenNext is Open for a union that takes the place of prev, which has the same layers and is mounted still.
+func OpenNext(spec Spec, prev *Previous) (*Stack, error) {
 	s, err := OpenReadOnly(spec)
 	if err != nil {
 		return nil, err
 	}
+	if prev != nil {
+		if err := prev.check(s); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
 	if s.Upper != nil {
-		if s.Work, err = openWork(spec.Work, s.Upper); err != nil {
+		if s.Work, err = openWork(spec.Work, s.Upper, prev); err != nil {
 			s.Close()
 			return nil, err
 		}

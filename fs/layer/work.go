@@ -24,8 +24,8 @@ type Work struct {
 	lock, upperLock int // descriptors that hold the locks on workdir and upper
 }
 
-// openWork checks that workdir can serve upper and takes the locks on both.
-func openWork(path string, upper *Layer) (*Work, error) {
+// openWork checks that workdir can serve upper and takes the locks on both, from prev if that is not nil.
+func openWork(path string, upper *Layer, prev *Previous) (*Work, error) {
 	l, err := openUpper("work directory", path, upper.budget)
 	if err != nil {
 		return nil, err
@@ -35,19 +35,19 @@ func openWork(path string, upper *Layer) (*Work, error) {
 		w.close()
 		return nil, err
 	}
-	if w.upperLock, err = lockDir(upper.Root); err == nil {
-		w.lock, err = lockDir(w.base)
-	}
-	if err != nil {
+	if w.upperLock, w.lock, err = prev.lock(upper.Root, w.base); err != nil {
 		w.close()
 		if err == unix.EWOULDBLOCK {
 			return nil, fmt.Errorf("upper layer %q or work directory %q is in use by another union: unmount that one first, or name other directories", upper.Path, path)
 		}
 		return nil, fmt.Errorf("lock work directory %q: %w", path, err)
 	}
-	if err := w.checkOverlays(upper); err != nil { // after the locks: who releases them has mounted by then
+	if err := w.checkOverlays(upper, prev); err != nil { // after the locks: who releases them has mounted by then
 		w.close()
 		return nil, err
+	}
+	if prev != nil {
+		return w, nil // whose mark a volatile one is
 	}
 	if kind, err := w.incompatible(); err != nil || kind != "" {
 		w.close()
@@ -156,9 +156,13 @@ func (w *Work) incompatible() (string, error) {
 	return names[0], nil
 }
 
-// Prepare makes the staging directory, empty. Stage nothing before.
+// Prepare makes the staging directory, empty. Stage nothing before. It may be called again when nothing is staged.
 func (w *Work) Prepare() error {
 	w.leftovers = w.staged()
+	if w.dir != nil {
+		w.dir.Close()
+		w.dir = nil
+	}
 	if err := w.base.RemoveAll("work"); err != nil {
 		return err
 	}
@@ -227,10 +231,6 @@ func (w *Work) close() error {
 	if w.dir != nil {
 		errs = append(errs, w.dir.Close())
 	}
-	for _, fd := range []int{w.lock, w.upperLock} {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
-	}
+	w.Unlock()
 	return errors.Join(append(errs, w.base.Close())...)
 }

@@ -53,10 +53,16 @@ func (b Backend) Supports(ctx context.Context, spec layer.Spec) error {
 
 // Open makes a detached overlay of spec's layers and holds the lock on its upper layer until the View is closed.
 func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) {
+	return b.OpenNext(ctx, spec, nil)
+}
+
+// OpenNext is Open for a union in the place of prev, which must not use its work directory any more: the kernel
+// empties it (ovl_workdir_create).
+func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Previous) (mount.View, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	stack, err := layer.Open(spec)
+	stack, err := layer.OpenNext(spec, prev)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ type view struct {
 	mu       sync.Mutex
 	fd       int              // the detached mount; -1 once it is attached or closed
 	attached *mountinfo.Entry // nil before Attach
+	beneath  uint64           // id of the mount after AttachBeneath
 	stack    *layer.Stack     // holds the lock on the upper layer; nil once closed
 }
 
@@ -44,12 +45,42 @@ func (v *view) Attach(target string) error {
 	}
 	unix.Close(v.fd)
 	v.fd = -1
+	if err == nil && v.attached == nil {
+		err = fmt.Errorf("the mount %d is not in mountinfo", id)
+	}
 	if err != nil {
 		err = fmt.Errorf("mount on %q: %w", target, err)
 		return errors.Join(err, unix.Unmount(target, unix.MNT_DETACH))
 	}
 	return nil
 }
+
+// AttachBeneath implements mount.Next.
+func (v *view) AttachBeneath(old int) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id, err := sys.MountID(v.fd)
+	if err != nil {
+		return fmt.Errorf("ask for the id of the new mount: %w", err)
+	}
+	if err := sys.MoveBeneath(v.fd, old); err != nil {
+		return err
+	}
+	v.beneath = id
+	unix.Close(v.fd)
+	v.fd = -1
+	return nil
+}
+
+// Stack implements mount.Next.
+func (v *view) Stack() *layer.Stack {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stack
+}
+
+// Begin implements mount.Next. The kernel has begun.
+func (v *view) Begin(shared bool) error { return nil }
 
 func attachError(target string, err error) error {
 	var st unix.Stat_t
@@ -68,6 +99,7 @@ func attachError(target string, err error) error {
 	}
 }
 
+// findMount returns nil if there is no such mount in this mount namespace.
 func findMount(id uint64) (*mountinfo.Entry, error) {
 	entries, err := mountinfo.Read()
 	if err != nil {
@@ -79,7 +111,7 @@ func findMount(id uint64) (*mountinfo.Entry, error) {
 			return &entries[i], nil
 		}
 	}
-	return nil, fmt.Errorf("the mount %s is not in mountinfo", want)
+	return nil, nil
 }
 
 // Served is false: the kernel does it.
@@ -88,11 +120,9 @@ func (v *view) Served() bool { return false }
 // Wait returns when the mount that Attach made is gone from the mount namespace of this process. The kernel wakes up
 // who polls mountinfo after every mount and unmount (proc_pid_mounts(5)).
 func (v *view) Wait() error {
-	v.mu.Lock()
-	attached := v.attached
-	v.mu.Unlock()
-	if attached == nil {
-		return nil
+	attached, err := v.whereAttached()
+	if err != nil || attached == nil {
+		return err
 	}
 	fd, err := sys.Openat(unix.AT_FDCWD, "/proc/self/mountinfo", unix.O_RDONLY, 0)
 	if err != nil {
@@ -109,6 +139,20 @@ func (v *view) Wait() error {
 			return fmt.Errorf("wait for the unmount: %w", err)
 		}
 	}
+}
+
+// whereAttached is the mount that Attach or AttachBeneath made; nil if there is none, or not any more.
+func (v *view) whereAttached() (*mountinfo.Entry, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.attached == nil && v.beneath != 0 {
+		entry, err := findMount(v.beneath)
+		if err != nil {
+			return nil, err
+		}
+		v.attached, v.beneath = entry, 0
+	}
+	return v.attached, nil
 }
 
 func isMounted(m *mountinfo.Entry) (bool, error) {

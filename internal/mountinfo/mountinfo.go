@@ -11,23 +11,41 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Entry is one line of mountinfo: one mount.
 type Entry struct {
 	ID         string // of the mount, unique while it is mounted
+	Parent     string // ID of the mount that it is mounted on
 	Dev        string // MAJOR:MINOR of the file system, as in st_dev
 	Root       string // the directory of the file system that is mounted: not "/" for a bind mount
 	MountPoint string // relative to the root of the reading process
 	FSType     string // "overlay", "fuse.unionfsd"
 	Source     string
 	Options    string // of the file system, separated by commas; values still as in [Unescape]
+
+	Shared string // number of the peer group that it is in, with which it exchanges mounts and unmounts; empty if none
+	Master string // number of the peer group that it gets them from
+}
+
+// Device is Dev as stat(2) has it.
+func (e Entry) Device() uint64 {
+	major, minor, _ := strings.Cut(e.Dev, ":")
+	ma, _ := strconv.ParseUint(major, 10, 32)
+	mi, _ := strconv.ParseUint(minor, 10, 32)
+	return unix.Mkdev(uint32(ma), uint32(mi))
 }
 
 // Read returns the mounts of the calling process's mount namespace.
-func Read() ([]Entry, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func Read() ([]Entry, error) { return ReadOf("self") }
+
+// ReadOf returns the mounts of the mount namespace that the process pid is in.
+func ReadOf(pid string) ([]Entry, error) {
+	f, err := os.Open("/proc/" + pid + "/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
@@ -115,15 +133,24 @@ func parseLine(line string) (Entry, error) {
 	if !found || len(before) < 6 || len(after) < 3 {
 		return Entry{}, fmt.Errorf("list mounts: line %q of mountinfo has too few fields", line)
 	}
-	return Entry{
+	e := Entry{
 		ID:         before[0],
+		Parent:     before[1],
 		Dev:        before[2],
 		Root:       Unescape(before[3]),
 		MountPoint: Unescape(before[4]),
 		FSType:     Unescape(after[0]),
 		Source:     Unescape(after[1]),
 		Options:    after[2],
-	}, nil
+	}
+	for _, field := range before[6:] {
+		if group, ok := strings.CutPrefix(field, "shared:"); ok {
+			e.Shared = group
+		} else if group, ok := strings.CutPrefix(field, "master:"); ok {
+			e.Master = group
+		}
+	}
+	return e, nil
 }
 
 // Unescape undoes the kernel's mangle_path: a space, a tab, a newline, a backslash and, inside the

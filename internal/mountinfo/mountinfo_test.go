@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParse(t *testing.T) {
@@ -17,16 +19,19 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Entry{
-		{"22", "0:21", "/", "/proc", "proc", "proc", "rw"},
-		{"36", "98:0", "/mnt1", "/mnt 2", "ext3", "/dev/root", "rw,errors=continue"},
-		{"40", "0:45", "/", "/a\\b\nc", "fuse.unionfsd", "my union", "rw,user_id=0"},
-		{"41", "0:46", "/", "/a\\b\nc", "overlay", "overlay", `rw,lowerdir=/x\134:y:/z`},
+		{ID: "22", Parent: "28", Dev: "0:21", Root: "/", MountPoint: "/proc", FSType: "proc", Source: "proc", Options: "rw"},
+		{ID: "36", Parent: "35", Dev: "98:0", Root: "/mnt1", MountPoint: "/mnt 2", FSType: "ext3", Source: "/dev/root", Options: "rw,errors=continue", Master: "1"},
+		{ID: "40", Parent: "28", Dev: "0:45", Root: "/", MountPoint: "/a\\b\nc", FSType: "fuse.unionfsd", Source: "my union", Options: "rw,user_id=0", Shared: "3"},
+		{ID: "41", Parent: "40", Dev: "0:46", Root: "/", MountPoint: "/a\\b\nc", FSType: "overlay", Source: "overlay", Options: `rw,lowerdir=/x\134:y:/z`},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	if top, ok := Top(got, "/a\\b\nc"); !ok || top.ID != "41" {
 		t.Errorf("Top = %q, %v; want the covering mount, 41", top, ok)
+	}
+	if dev := got[1].Device(); dev != unix.Mkdev(98, 0) {
+		t.Errorf("Device = %#x", dev)
 	}
 	if _, ok := Top(got, "/a"); ok {
 		t.Error("Top found a mount on /a, where none is")

@@ -31,3 +31,22 @@ func MountID(fd int) (uint64, error) {
 	}
 	return stx.Mnt_id, nil
 }
+
+// moveMountBeneath is MOVE_MOUNT_BENEATH of linux/mount.h, since Linux 6.5.
+const moveMountBeneath = 0x200
+
+// MoveBeneath puts the detached mount fd under the mount that the descriptor top is the root of, so that it is there
+// when that is unmounted. EINVAL where top is covered, where it is the root of the mount namespace, and before Linux
+// 6.5: see CanMoveBeneath.
+func MoveBeneath(fd, top int) error {
+	return unix.MoveMount(fd, "", top, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH|moveMountBeneath)
+}
+
+// CanMoveBeneath reports whether this kernel has what MoveBeneath needs. It changes nothing: EPERM without the
+// privilege to mount, EINVAL on kernels that do not know the flag.
+func CanMoveBeneath() error {
+	if err := MoveBeneath(-1, -1); err != unix.EBADF {
+		return err
+	}
+	return nil
+}
