@@ -34,8 +34,21 @@ lint: ## check format, vet and staticcheck, and that it builds without cgo
 	CGO_ENABLED=0 GOARCH=amd64 $(GO) build -o /dev/null ./...
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -o /dev/null ./...
 
+# The ten-minute set: the regime that can be repeated, and the peer that does the same. Without it: all, for hours.
+BENCH ?= --regimes pinned --runs 3 --backends fuse,kernel,native,fuse-overlayfs \
+	--workloads walk,getxattr-walk,negative,open-close,names,unlink-lower,untar,rm-lower,read-small,read-big,write \
+	--workloads copyup-1m,chmod-lower,byte-64m,byte-1g,copyup-others,layers-2,layers-250,layers-1000,container-start
+
 .PHONY: bench
-bench: ## run the benchmarks
+bench: build ## measure what matters most on every backend, in ten minutes, into bench/RESULTS.md; all of it with BENCH=
+	bin/unionfsd bench $(BENCH) --out bin/bench --results bench/RESULTS.md
+
+.PHONY: bench-smoke
+bench-smoke: build ## run each benchmark once, tiny, to see that it works
+	bin/unionfsd bench --regimes pinned --runs 1 --scale 0.005 --count=false --backends native,kernel,fuse
+
+.PHONY: bench-micro
+bench-micro: ## run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean

@@ -173,16 +173,17 @@ func (g grid) String() string {
 		}
 	}
 	var b strings.Builder
-	for _, line := range g {
-		for i, cell := range line {
+	for _, cells := range g {
+		var line strings.Builder
+		for i, cell := range cells {
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
 			if i == 0 {
-				b.WriteString(cell + pad)
+				line.WriteString(cell + pad)
 			} else {
-				b.WriteString("   " + pad + cell)
+				line.WriteString("   " + pad + cell)
 			}
 		}
-		b.WriteString("\n")
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	return b.String()
 }

@@ -60,7 +60,7 @@ on one CPU and can be repeated within some percent; "free" leaves them to the sc
 	flags.StringSliceVar(&f.backends, "backends", nil, "`LIST` of fuse, kernel, native, fuse-overlayfs, mergerfs, unionfs-fuse (default all that are there); LABEL=fuse@PROGRAM ARGUMENT... is another unionfsd, or other arguments of its mount command")
 	flags.StringSliceVar(&f.workloads, "workloads", nil, "`LIST` of groups, workloads or rows (default all)")
 	flags.StringSliceVar(&f.regimes, "regimes", []string{string(bench.Pinned), string(bench.Free)}, "`LIST` of pinned, free")
-	flags.IntVar(&f.runs, "runs", 0, "rounds in each regime (default 5 pinned, 7 free)")
+	flags.IntVar(&f.runs, "runs", 0, "`N` rounds in each regime (default 5 pinned, 7 free)")
 	flags.Float64Var(&f.scale, "scale", 1, "`SIZE` of the work; less than 1 only to see that everything works")
 	flags.StringVar(&f.dir, "dir", "/var/tmp", "`DIR` on the file system to measure on; a directory is made in it, and removed")
 	flags.StringVar(&f.tree, "tree", "", "large source tree in `DIR` to work with (default that of Go)")
