@@ -32,7 +32,8 @@ type Source struct {
 
 // Options narrow a copy.
 type Options struct {
-	// NoData makes a regular file empty: for who is about to truncate it.
+	// NoData makes a regular file empty, and modified now: for who is about to truncate it, and whom it does not
+	// serve to be told afterwards that this failed.
 	NoData bool
 
 	// Metacopy makes a regular file that has everything but its data: the size, a hole, and the mark that says
@@ -123,7 +124,7 @@ func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, sys.CopyMetho
 		return s, sys.CopyNone, nil
 	}
 	if opt.Metacopy {
-		if err := unix.Ftruncate(dst, src.Stat.Size); err != nil {
+		if err := sys.Ftruncate(dst, src.Stat.Size); err != nil {
 			s.Discard()
 			return nil, sys.CopyNone, fmt.Errorf("set size: %w", err)
 		}
@@ -171,7 +172,11 @@ func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 			return err
 		}
 	}
-	if err := dst.Utimens([2]unix.Timespec{st.Atim, st.Mtim}); err != nil {
+	mtime := st.Mtim
+	if opt.NoData {
+		mtime.Nsec = unix.UTIME_NOW
+	}
+	if err := dst.Utimens([2]unix.Timespec{st.Atim, mtime}); err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
 	return nil

@@ -53,13 +53,13 @@ func (fs *FS) link(parent *node, name string, n *node) (*node, unix.Stat_t, erro
 	if e.exists() {
 		return nil, none, unix.EEXIST
 	}
-	if err := n.use(func(r layer.Ref) error { return fs.linkTo(r, parent, name, e.where == hidden) }); err != nil {
-		return nil, none, err
-	}
 	if n.origin {
 		if err := fs.markImpure(parent); err != nil {
 			return nil, none, err
 		}
+	}
+	if err := n.use(func(r layer.Ref) error { return fs.linkTo(r, parent, name, e.where == hidden) }); err != nil {
+		return nil, none, err
 	}
 	fs.revive(n, parent, name)
 	return fs.lookupLocked(parent, name)

@@ -153,19 +153,25 @@ func (fs *FS) copyUpData(n *node, why copyUpFor) error {
 	return nil
 }
 
-func (fs *FS) fillMetacopy(dst, data int, why copyUpFor) error {
+func (fs *FS) fillMetacopy(dst, data int, why copyUpFor) (err error) {
 	upper := layer.RefFD(dst)
 	var st unix.Stat_t
 	if err := upper.Stat(&st); err != nil {
 		return err
 	}
+	times := [2]unix.Timespec{st.Atim, st.Mtim}
+	defer func() {
+		if err != nil {
+			_ = upper.Utimens(times) // it shows what it showed, but for the space that it takes
+		}
+	}()
 	const capability = "security.capability" // writing data clears it
 	caps, err := upper.Getxattr(capability)
 	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
 		return err
 	}
 	if why.truncate {
-		err = unix.Ftruncate(dst, 0)
+		err = sys.Ftruncate(dst, 0)
 	} else {
 		err = fs.copyData(dst, data, st.Size, why)
 	}
@@ -177,10 +183,10 @@ func (fs *FS) fillMetacopy(dst, data int, why copyUpFor) error {
 			return err
 		}
 	}
-	if err := upper.Removexattr(fs.stack.Xattr.Metacopy); err != nil {
+	if err := upper.Utimens(times); err != nil {
 		return err
 	}
-	return upper.Utimens([2]unix.Timespec{st.Atim, st.Mtim})
+	return upper.Removexattr(fs.stack.Xattr.Metacopy)
 }
 
 func (fs *FS) copyData(dst, data int, size int64, why copyUpFor) error {
