@@ -160,7 +160,19 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 // createPlain makes the object where the upper directory has nothing of the name.
 func (fs *FS) createPlain(c creation) error {
 	dir := c.parent.dir.upper.Load()
-	return sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
+	err := sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
+	if err != nil || !c.dir || len(c.parent.dir.lowers) == 0 || !fs.sealsDirectories() {
+		return err
+	}
+	return fs.setOpaque(dir.At(c.name))
+}
+
+// sealsDirectories reports whether a new directory in a merged one is made opaque though nothing is below it: the
+// lookups in it are spared then. Not in a union whose layers may change while it is not mounted, since what is added
+// below would not show. Like ovl_create_upper with ovl_allow_offline_changes.
+func (fs *FS) sealsDirectories() bool {
+	opt := fs.stack.Spec.Options
+	return opt.Redirects().Creates() || opt.Metacopy || opt.Index
 }
 
 // createOverWhiteout makes the object aside and puts it in the place of the whiteout in one step. Like

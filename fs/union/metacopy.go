@@ -39,8 +39,12 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	return nil
 }
 
-// mayBeMetacopy reports whether a file has less data than its size says: then it may be worth to ask for the mark.
-func mayBeMetacopy(st *unix.Stat_t) bool { return st.Size == 0 || st.Blocks*512 < st.Size }
+// mayBeMetacopy reports whether a file may have less data than its size says: then it is worth to ask for the mark. What
+// attributes that do not fit into an inode take counts among the blocks too, up to 64 KiB on ext4.
+func mayBeMetacopy(st *unix.Stat_t) bool {
+	const attributes = 64 << 10
+	return st.Blocks*512-attributes < st.Size
+}
 
 func (fs *FS) isMetacopy(ref layer.Ref) (bool, error) {
 	_, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, nil)
@@ -57,30 +61,12 @@ func (fs *FS) isMetacopy(ref layer.Ref) (bool, error) {
 // findData opens, as O_PATH, the file below obj, an object of the layer on, that has data of its own.
 func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
 	for {
-		more, err := m.redirect(obj, on)
-		if err != nil {
+		if _, err := m.redirect(obj, on); err != nil {
 			return -1, err
 		}
-		if !more {
-			return -1, unix.EIO
-		}
-		dir, last, err := m.nextParent()
-		if err != nil {
+		var err error
+		if obj, on, err = m.nextFile(); err != nil {
 			return -1, err
-		}
-		if dir == nil {
-			return -1, unix.EIO
-		}
-		var st unix.Stat_t
-		obj, on = dir.At(last), dir.Layer()
-		found, white, err := m.fs.probe(dir, last, &st)
-		switch {
-		case err != nil:
-			return -1, err
-		case white, found && st.Mode&unix.S_IFMT != unix.S_IFREG:
-			return -1, unix.EIO
-		case !found:
-			continue
 		}
 		is, err := m.fs.isMetacopy(obj)
 		if err != nil {
@@ -88,6 +74,29 @@ func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
 		}
 		if !is {
 			return obj.OpenPath()
+		}
+	}
+}
+
+// nextFile returns the next regular file of the name that is looked for, and its layer. EIO if there is none.
+func (m *merger) nextFile() (layer.Ref, *layer.Layer, error) {
+	for {
+		dir, name, err := m.nextParent()
+		if err != nil {
+			return layer.Ref{}, nil, err
+		}
+		if dir == nil {
+			return layer.Ref{}, nil, unix.EIO
+		}
+		var st unix.Stat_t
+		found, white, err := m.fs.probe(dir, name, &st)
+		switch {
+		case err != nil:
+			return layer.Ref{}, nil, err
+		case white, found && st.Mode&unix.S_IFMT != unix.S_IFREG:
+			return layer.Ref{}, nil, unix.EIO
+		case found:
+			return dir.At(name), dir.Layer(), nil
 		}
 	}
 }
