@@ -224,7 +224,11 @@ func (r *Report) lineChart(title string, rows []*Row) lineChart {
 		}
 		chart.XTicks = append(chart.XTicks, t)
 	}
-	for t := math.Pow(10, math.Floor(math.Log10(low))); t <= high; t *= 10 {
+	base := 1.0 // second
+	if rows[0].Unit == "B" {
+		base = 1 << 20
+	}
+	for t := base * math.Pow(10, math.Floor(math.Log10(low/base))); t <= high; t *= 10 {
 		for _, m := range []float64{1, 2, 5} {
 			few := high/low > 300 // then the powers of ten are enough
 			if v := t * m; v >= low && v <= high && (m == 1 || !few) {

@@ -151,6 +151,9 @@ func onEveryCPU(event uint64, filter string) (fds []int, err error) {
 		}
 		fds = append(fds, fd)
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_SET_FILTER, uintptr(unsafe.Pointer(text)))
+		if errno == 0 {
+			_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_ENABLE, 0)
+		}
 		if errno != 0 {
 			closeAll(fds)
 			return nil, fmt.Errorf("filter %q: %w", filter, errno)
@@ -190,6 +193,8 @@ func openEvent(event uint64, pid, cpu int) (int, error) {
 	attr.Size = uint32(unsafe.Sizeof(*attr))
 	if pid >= 0 {
 		attr.Bits = unix.PerfBitInherit
+	} else {
+		attr.Bits = unix.PerfBitDisabled // else it counts everything until its filter is there
 	}
 	fd, err := unix.PerfEventOpen(attr, pid, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil && err != unix.ESRCH {
