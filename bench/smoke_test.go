@@ -14,9 +14,26 @@ import (
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
 
-func config(t *testing.T, list string, names ...string) bench.Config {
-	t.Helper()
+// TestRun runs the benchmark itself, on a unionfsd that is built once.
+func TestRun(t *testing.T) {
+	testfs.NeedRoot(t)
 	unionfsd := program(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, string)
+	}{
+		{"workloads", testWorkloads},
+		{"count", testCount},
+		{"broken server", testBrokenServer},
+		{"hanging server", testHangingServer},
+		{"interrupt", testInterrupt},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, unionfsd) })
+	}
+}
+
+func config(t *testing.T, unionfsd, list string, names ...string) bench.Config {
+	t.Helper()
 	servers, err := bench.ParseServers(list, unionfsd)
 	if err != nil {
 		t.Fatal(err)
@@ -37,9 +54,8 @@ func config(t *testing.T, list string, names ...string) bench.Config {
 
 // One workload of each kind: with several steps, with changes, with several layers, with an external program, with
 // several mounts and containers. make bench-smoke runs all of them.
-func TestRun(t *testing.T) {
-	testfs.NeedRoot(t)
-	cfg := config(t, "native,kernel,fuse", "walk", "names", "layers-2", "copyup-others", "untar", "containers-20")
+func testWorkloads(t *testing.T, unionfsd string) {
+	cfg := config(t, unionfsd, "native,kernel,fuse", "walk", "names", "layers-2", "copyup-others", "untar", "containers-20")
 	calls := 0
 	cfg.Progress = func(done, total int, next string) {
 		if calls++; done != calls-1 || done >= total || next == "" {
@@ -77,9 +93,8 @@ func TestRun(t *testing.T) {
 }
 
 // Requests are those of the server that is measured: an open is one and its close another.
-func TestCount(t *testing.T) {
-	testfs.NeedRoot(t)
-	cfg := config(t, "fuse", "open-close")
+func testCount(t *testing.T, unionfsd string) {
+	cfg := config(t, unionfsd, "fuse", "open-close")
 	cfg.Regimes, cfg.Count = []bench.Regime{bench.Pinned}, true
 	report, err := bench.Run(t.Context(), cfg)
 	if err != nil {
@@ -102,14 +117,13 @@ func TestCount(t *testing.T) {
 }
 
 // A server that does not serve is a note, not the end of the run, and leaves nothing.
-func TestRunWithBrokenServer(t *testing.T) {
-	testfs.NeedRoot(t)
+func testBrokenServer(t *testing.T, unionfsd string) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	script := "#!/bin/sh\n[ \"$1\" = version ] || { echo 'no such luck' >&2; exit 3; }\n"
 	if err := os.WriteFile(broken, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(t, "kernel,broken=fuse@"+broken, "open-close")
+	cfg := config(t, unionfsd, "kernel,broken=fuse@"+broken, "open-close")
 	report, err := bench.Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -127,13 +141,12 @@ func TestRunWithBrokenServer(t *testing.T) {
 }
 
 // A server that hangs is killed after the time-out.
-func TestRunWithHangingServer(t *testing.T) {
-	testfs.NeedRoot(t)
+func testHangingServer(t *testing.T, unionfsd string) {
 	hanging := filepath.Join(t.TempDir(), "hanging")
 	if err := os.WriteFile(hanging, []byte("#!/bin/sh\n[ \"$1\" = version ] || exec sleep 300\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(t, "fuse@"+hanging, "open-close")
+	cfg := config(t, unionfsd, "fuse@"+hanging, "open-close")
 	cfg.Timeout = 200 * time.Millisecond
 	begin := time.Now()
 	report, err := bench.Run(t.Context(), cfg)
@@ -149,9 +162,8 @@ func TestRunWithHangingServer(t *testing.T) {
 	empty(t, cfg.Dir)
 }
 
-func TestInterrupt(t *testing.T) {
-	testfs.NeedRoot(t)
-	cfg := config(t, "kernel,fuse", "walk", "names")
+func testInterrupt(t *testing.T, unionfsd string) {
+	cfg := config(t, unionfsd, "kernel,fuse", "walk", "names")
 	cfg.Runs = 1000
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
