@@ -329,7 +329,7 @@ func (m *merger) redirect(obj layer.Ref, on *layer.Layer) (bool, error) {
 		m.fs.log.Printf("directory %q was renamed with redirect_dir=on, and this union follows no redirects: mount it with redirect_dir=follow", m.name)
 		return false, unix.EPERM
 	}
-	target := string(value)
+	target := unix.ByteSliceToString(value) // up to a NUL, as the kernel takes it
 	if m.redirected == "" {
 		m.redirected = target
 	}
@@ -391,6 +391,9 @@ func (m *merger) openIn(i int) (dir *layer.Dir, stop bool, err error) {
 func (m *merger) step(in *layer.Dir, name string) (dir *layer.Dir, stop bool, err error) {
 	var st unix.Stat_t
 	found, white, err := m.fs.probe(in, name, &st)
+	if err == unix.ENAMETOOLONG { // a redirect may say anything; the layer has no such name
+		return nil, false, nil
+	}
 	if !found || err != nil {
 		return nil, white, err
 	}
