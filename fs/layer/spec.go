@@ -33,9 +33,26 @@ type Options struct {
 	// Index is index=on: the names of a lower file stay names of one file when it is copied up.
 	Index bool
 
+	// Xino is xino=: how inode numbers of layers on several file systems are made unique. With the FUSE backend they
+	// always are, and stay as they are.
+	Xino Xino
+
+	// FUSE is what only the FUSE backend can do.
+	FUSE FUSEOptions
+
 	FsName  string // fsname=: what /proc/mounts shows as source; "unionfsd" or "overlay" by default
 	Subtype string // subtype=: the NAME of fuse.NAME in /proc/mounts; "unionfsd" by default; FUSE only
 }
+
+// Xino is a value of overlayfs's xino option.
+type Xino string
+
+const (
+	XinoDefault Xino = "" // off
+	XinoOn      Xino = "on"
+	XinoAuto    Xino = "auto"
+	XinoOff     Xino = "off"
+)
 
 // RedirectMode is a value of overlayfs's redirect_dir option.
 type RedirectMode string

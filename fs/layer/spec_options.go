@@ -12,7 +12,12 @@ import (
 //	lowerdir+=C    one more lower layer below the others; a colon is part of its name
 //	upperdir=U  workdir=W  fsname=NAME  subtype=NAME
 //	ro rw suid nosuid dev nodev exec noexec userxattr volatile
-//	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off
+//	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|auto|off
+//
+// and what only the FUSE backend does, see [FUSEOptions]:
+//
+//	uidmapping=DISK:SHOWN:COUNT[:...]  gidmapping=...  squash_to_root  squash_to_uid=N  squash_to_gid=N
+//	xattr_permissions=0|1|2  noacl  static_nlink  fsync=0|1  timeout=SECONDS  aufs_marks=on|off
 //
 // A backslash takes the meaning from the character after it: \: \, \\ and \" stand for themselves. A value
 // wholly in double quotes may hold bare commas. Of two options that contradict each other the last one wins.
@@ -85,12 +90,18 @@ func (s *Spec) set(option string) (known bool, err error) {
 	case name == "redirect_dir":
 		s.Options.RedirectDir, err = oneOf(name, RedirectMode(value), RedirectOn, RedirectFollow, RedirectNoFollow, RedirectOff)
 		return true, err
+	case name == "xino":
+		s.Options.Xino, err = oneOf(name, Xino(value), XinoOn, XinoAuto, XinoOff)
+		return true, err
 	case strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 		return true, nil
 	case hasValue:
 		if field := s.Options.onOff(name); field != nil {
 			word, err := oneOf(name, value, "on", "off")
 			*field = word == "on"
+			return true, err
+		}
+		if known, err := s.Options.FUSE.set(name, value); known {
 			return true, err
 		}
 		return ignoredValues[name], nil
@@ -126,6 +137,8 @@ func (o *Options) onOff(name string) *bool {
 		return &o.Metacopy
 	case "index":
 		return &o.Index
+	case "aufs_marks":
+		return &o.FUSE.AUFSMarks
 	}
 	return nil
 }
@@ -155,6 +168,9 @@ func (o *Options) flags() []flag {
 		{"noexec", "exec", &o.NoExec},
 		{"userxattr", "", &o.UserXattr},
 		{"volatile", "", &o.Volatile},
+		{"squash_to_root", "", &o.FUSE.Owners.SquashToRoot},
+		{"noacl", "acl", &o.FUSE.NoACL},
+		{"static_nlink", "", &o.FUSE.StaticNlink},
 	}
 }
 
@@ -163,9 +179,10 @@ func (o *Options) flags() []flag {
 // always on, and SELinux contexts. Not here, because to drop them would break a promise: sync and dirsync.
 var ignoredFlags = words(`defaults async auto noauto nofail _netdev user users nouser owner group nogroup
 	atime noatime relatime norelatime strictatime nostrictatime diratime nodiratime lazytime nolazytime
-	silent loud mand nomand iversion noiversion allow_other default_permissions`)
+	silent loud mand nomand iversion noiversion allow_other default_permissions kernel_cache`)
 
-var ignoredValues = words(`comment user context fscontext defcontext rootcontext`)
+// Of fuse-overlayfs there are wishes about how to serve (threaded, writeback, fast_ino).
+var ignoredValues = words(`comment user context fscontext defcontext rootcontext threaded writeback fast_ino`)
 
 func words(text string) map[string]bool {
 	set := make(map[string]bool)
@@ -244,11 +261,15 @@ func (s Spec) String() string {
 	if mode := s.Options.RedirectDir; mode != RedirectDefault {
 		options = append(options, "redirect_dir="+string(mode))
 	}
-	for _, name := range []string{"metacopy", "index"} {
+	if s.Options.Xino != XinoDefault {
+		options = append(options, "xino="+string(s.Options.Xino))
+	}
+	for _, name := range []string{"metacopy", "index", "aufs_marks"} {
 		if *s.Options.onOff(name) {
 			options = append(options, name+"=on")
 		}
 	}
+	options = append(options, s.Options.FUSE.options()...)
 	for _, name := range []string{"upperdir", "workdir", "fsname", "subtype"} {
 		if value := *s.text(name); value != "" {
 			options = append(options, name+"="+escapeValue.Replace(value))

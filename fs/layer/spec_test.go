@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseOptions(t *testing.T) {
@@ -56,10 +57,31 @@ func TestParseOptions(t *testing.T) {
 			want: Spec{Options: Options{RedirectDir: RedirectOn, Metacopy: true}},
 		},
 		{
-			text:    `verity=on,sync,lowerdir=/a,uidmapping=:0:1000:1,ro=1,name="x,\"y",private`,
+			text:    `verity=on,sync,lowerdir=/a,ro=1,name="x,\"y",private,noxattrs=1`,
 			want:    Spec{Lower: []string{"/a"}},
-			unknown: []string{"verity=on", "sync", "uidmapping=:0:1000:1", "ro=1", `name="x,\"y"`, "private"},
+			unknown: []string{"verity=on", "sync", "ro=1", `name="x,\"y"`, "private", "noxattrs=1"},
 		},
+
+		// What is fuse-overlayfs's.
+		{
+			text: "uidmapping=:0:1000:1:1:100000:65536,gidmapping=0:7:1",
+			want: fuseSpec(FUSEOptions{Owners: Owners{UID: IDMap{{0, 1000, 1}, {1, 100000, 65536}}, GID: IDMap{{0, 7, 1}}}}),
+		},
+		{
+			text: "squash_to_root,squash_to_uid=0,squash_to_gid=7",
+			want: fuseSpec(FUSEOptions{Owners: Owners{SquashToRoot: true, SquashUID: Squash{On: true}, SquashGID: Squash{true, 7}}}),
+		},
+		{text: "xattr_permissions=1,xattr_permissions=0", want: Spec{}},
+		{text: "xattr_permissions=1", want: fuseSpec(FUSEOptions{OverrideStat: OverridePrivileged})},
+		{
+			text: "xattr_permissions=2,noacl,static_nlink,fsync=0,timeout=0.5,aufs_marks=on",
+			want: fuseSpec(FUSEOptions{
+				OverrideStat: OverrideContainers, NoACL: true, StaticNlink: true, NoFsync: true, AUFSMarks: true,
+				Remember: Duration{true, 500 * time.Millisecond},
+			}),
+		},
+		{text: "timeout=0", want: fuseSpec(FUSEOptions{Remember: Duration{Given: true}})},
+		{text: "fsync=1,threaded=1,writeback=0,fast_ino=0,xino=auto", want: Spec{Options: Options{Xino: XinoAuto}}},
 	}
 	for _, test := range tests {
 		got, unknown, err := ParseOptions(test.text)
@@ -76,6 +98,8 @@ func TestParseOptions(t *testing.T) {
 	}
 }
 
+func fuseSpec(o FUSEOptions) Spec { return Spec{Options: Options{FUSE: o}} }
+
 func TestParseOptionsErrors(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"lowerdir=/a::/b", "drop the extra colon"},
@@ -91,6 +115,22 @@ func TestParseOptionsErrors(t *testing.T) {
 		{`lowerdir=/a:/b\`, "nothing follows the last backslash"},
 		{`lowerdir="/a,upperdir=/b`, "the double quote is not closed"},
 		{`upperdir="/a"b`, "text follows the closing double quote"},
+		{"uidmapping=", "triples of numbers"},
+		{"uidmapping=:", "triples of numbers"},
+		{"gidmapping=0:1", "triples of numbers"},
+		{"uidmapping=0,1:1000", "triples of numbers"},
+		{"uidmapping=0:x:1", `"x" is no id`},
+		{"uidmapping=0:4294967295:1", `"4294967295" is no id`},
+		{"uidmapping=0:4294967000:1000", "leads beyond the last id"},
+		{"uidmapping=0:0:0", "a range is empty"},
+		{"squash_to_uid=-1", "the value must be one id"},
+		{"squash_to_gid=4294967295", "the value must be one id"},
+		{"xattr_permissions=3", "the value must be one of [0 1 2]"},
+		{"fsync=no", "the value must be one of [0 1]"},
+		{"timeout=-1", "a number of seconds"},
+		{"timeout=NaN", "a number of seconds"},
+		{"timeout=1e10", "a number of seconds"},
+		{"xino=1", "the value must be one of [on auto off]"},
 	}
 	for _, test := range tests {
 		spec, unknown, err := ParseOptions(test.text)
@@ -159,6 +199,7 @@ func FuzzParseOptions(f *testing.F) {
 		`lowerdir=/a"b,context="system_u:object_r:s0:c1,c2",x-systemd.automount`,
 		`lowerdir=/a::/b`, `lowerdir=/a\`, `upperdir="`, `,=,"",\`, `="`, `\="`, `lowerdir=\:`,
 		"metacopy=on,uidmapping=:0:1000:1:1:100000:65536,fsname=a=b,subtype=s",
+		"squash_to_root,squash_to_gid=5,xattr_permissions=2,noacl,static_nlink,fsync=0,timeout=0.3,aufs_marks=on,xino=on",
 	} {
 		f.Add(seed)
 	}

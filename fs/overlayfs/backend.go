@@ -94,6 +94,9 @@ func (b Backend) open(stack *layer.Stack) (int, error) {
 // check opens the layers of stack for the kernel and makes the checks that overlayfs makes late, with errno alone,
 // or not at all. The caller closes the union.
 func (b Backend) check(stack *layer.Stack) (*union, error) {
+	if name := stack.Spec.Options.FUSE.First(); name != "" {
+		return nil, cannot("overlayfs has nothing like option %q: drop it, or use --backend fuse", name)
+	}
 	if n := len(stack.Spec.Lower); n > maxLayers {
 		return nil, cannot("%d lower layers are more than the %d that overlayfs takes: merge some, or use --backend fuse, which has no limit", n, maxLayers)
 	}

@@ -1,6 +1,7 @@
 package overlayfs
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -85,7 +86,7 @@ func (u *union) options() []option {
 		{name: "metacopy", value: onOff(opt.Metacopy)},
 		{name: "redirect_dir", value: redirectDir(opt.Redirects(), user)},
 		{name: "nfs_export", value: "off"},
-		{name: "xino", value: "off"},
+		{name: "xino", value: cmp.Or(string(opt.Xino), "off")},
 	}
 	if user {
 		list = append(list, option{name: "userxattr"})

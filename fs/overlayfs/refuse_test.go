@@ -257,3 +257,20 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
+
+func TestOptionsOfFUSE(t *testing.T) {
+	eachForm(t, func(t *testing.T, b Backend) {
+		for _, option := range []string{
+			"uidmapping=0:1000:1", "squash_to_root", "squash_to_gid=0", "xattr_permissions=2", "noacl", "static_nlink",
+			"fsync=0", "timeout=0", "aufs_marks=on",
+		} {
+			spec := newSpec(t, `file f "1"`)
+			given, _, err := layer.ParseOptions(option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec.Options = given.Options
+			mustFail(t, b, spec, true, option, "--backend fuse")
+		}
+	})
+}

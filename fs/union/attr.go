@@ -69,6 +69,7 @@ func mix(a, b uint64) uint64 {
 
 // fillAttr tells the attributes of n, whose topmost object st describes.
 func (fs *FS) fillAttr(n *node, st *unix.Stat_t, out *fuse.Attr) {
+	uid, gid := fs.owners.shown(st.Uid, st.Gid)
 	*out = fuse.Attr{
 		Ino:       n.ino.Load(),
 		Size:      uint64(st.Size),
@@ -80,8 +81,8 @@ func (fs *FS) fillAttr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 		Mtimensec: uint32(st.Mtim.Nsec),
 		Ctimensec: uint32(st.Ctim.Nsec),
 		Mode:      st.Mode,
-		Nlink:     n.links(uint32(st.Nlink)),
-		Owner:     fuse.Owner{Uid: st.Uid, Gid: st.Gid},
+		Nlink:     fs.links(n, uint32(st.Nlink)),
+		Owner:     fuse.Owner{Uid: uid, Gid: gid},
 		Rdev:      uint32(st.Rdev),
 		Blksize:   uint32(st.Blksize),
 	}
@@ -89,8 +90,8 @@ func (fs *FS) fillAttr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 
 // links is st_nlink. A merged directory has 1, since counting its subdirectories would mean reading it on all layers;
 // find(1) and others take 1 for "not told" (ovl_getattr).
-func (n *node) links(real uint32) uint32 {
-	if n.isDir() && n.dir.merged() {
+func (fs *FS) links(n *node, real uint32) uint32 {
+	if n.isDir() && (n.dir.merged() || fs.options().StaticNlink) {
 		return 1
 	}
 	return real
@@ -126,14 +127,15 @@ func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	if err != nil {
 		return fs.nodeStatus("statx", n, err)
 	}
+	uid, gid := fs.owners.shown(stx.Uid, stx.Gid)
 	out.Statx = fuse.Statx{
 		Mask:           stx.Mask & (unix.STATX_BASIC_STATS | unix.STATX_BTIME),
 		Blksize:        stx.Blksize,
 		Attributes:     stx.Attributes,
 		AttributesMask: stx.Attributes_mask,
-		Nlink:          n.links(stx.Nlink),
-		Uid:            stx.Uid,
-		Gid:            stx.Gid,
+		Nlink:          fs.links(n, stx.Nlink),
+		Uid:            uid,
+		Gid:            gid,
 		Mode:           stx.Mode,
 		Ino:            n.ino.Load(),
 		Size:           stx.Size,
@@ -181,7 +183,7 @@ func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 		uid, _ := in.GetUID()
 		gid, _ := in.GetGID()
-		if err := r.Chown(uid, gid); err != nil {
+		if err := r.Chown(fs.owners.stored(uid, gid)); err != nil && !fs.owners.Squashed() {
 			return err
 		}
 	}
@@ -213,7 +215,8 @@ func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
 		return err
 	}
 	privileged := st.Mode&unix.S_ISUID != 0 || st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
-	if privileged && !n.isDir() && caller.Uid != 0 && caller.Uid != st.Uid && n.writers.Load() == 0 {
+	owner, _ := fs.owners.shown(st.Uid, st.Gid)
+	if privileged && !n.isDir() && caller.Uid != 0 && caller.Uid != owner && n.writers.Load() == 0 {
 		return unix.EPERM
 	}
 	const nobody = ^uint32(0)

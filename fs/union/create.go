@@ -5,7 +5,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
-	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 // creation is a request for a new object.
@@ -82,7 +81,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	var fd int
-	err := sys.As(in.Uid, in.Gid, in.Umask, func() (err error) {
+	err := fs.as(&in.InHeader, in.Umask, func() (err error) {
 		fd, err = parent.dir.upper.Load().CreateUnnamed(backingFlags(in.Flags), in.Mode)
 		return err
 	})
@@ -160,7 +159,7 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 // createPlain makes the object where the upper directory has nothing of the name.
 func (fs *FS) createPlain(c creation) error {
 	dir := c.parent.dir.upper.Load()
-	err := sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(dir, c.name) })
+	err := fs.as(c.caller, c.umask, func() error { return c.make(dir, c.name) })
 	if err != nil || !c.dir || len(c.parent.dir.lowers) == 0 || !fs.sealsDirectories() {
 		return err
 	}
@@ -189,7 +188,7 @@ func (fs *FS) createOverWhiteout(c creation) error {
 		_ = work.Dir().RemoveAll(name)
 	}()
 	const child = "new"
-	err = sys.As(c.caller.Uid, c.caller.Gid, c.umask, func() error { return c.make(standIn, child) })
+	err = fs.as(c.caller, c.umask, func() error { return c.make(standIn, child) })
 	if err != nil {
 		return err
 	}

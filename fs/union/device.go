@@ -67,7 +67,7 @@ func serve(fd int, fs *FS, logger *log.Logger) *device {
 		protocol: fuse.NewProtocolServer(fs, &fuse.MountOptions{
 			MaxWrite:      maxWrite,
 			MaxBackground: 64,
-			EnableAcl:     true,
+			EnableAcl:     fs.acls(),
 			Logger:        logger,
 			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | // open with O_TRUNC copies nothing up
 				fuse.CAP_DONT_MASK | // the umask is applied where default ACLs are known

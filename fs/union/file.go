@@ -151,11 +151,14 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 
 // Fsync implements fuse.RawFileSystem.
 func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if !fs.syncs() {
+		return fuse.ENOSYS // success, and the kernel does not ask again
+	}
 	f := fs.handles.file(in.Fh)
 	if f == nil {
 		return fuse.EBADF
 	}
-	if fs.stack.Spec.Options.Volatile || !f.node.upper.Load() {
+	if !f.node.upper.Load() {
 		return fuse.OK
 	}
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC

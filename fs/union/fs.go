@@ -27,6 +27,7 @@ type FS struct {
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
 
+	owners          owners
 	oneFileSystem   bool // all layers are on one: inode numbers are unique as they are
 	followRedirects bool
 
@@ -50,6 +51,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		nodes:         newTable(),
 		handles:       newHandles(),
 
+		owners:          newOwners(stack.Spec.Options.FUSE.Owners),
 		oneFileSystem:   stack.FileSystems() == 1,
 		followRedirects: stack.Spec.Options.Redirects().Follows(stack.Xattr.User()),
 	}
@@ -117,6 +119,18 @@ func (fs *FS) node(id uint64) *node { return fs.nodes.get(id) }
 // Forget implements fuse.RawFileSystem.
 func (fs *FS) Forget(id, lookups uint64) { fs.nodes.forget(id, lookups) }
 
+// options are those that the kernel's overlayfs has not.
+func (fs *FS) options() *layer.FUSEOptions { return &fs.stack.Spec.Options.FUSE }
+
+// acls reports whether the union has POSIX ACLs. Where owner and mode are not those of the file system, its ACLs would
+// contradict them.
+func (fs *FS) acls() bool {
+	return !fs.options().NoACL && fs.options().OverrideStat == layer.OverrideOff
+}
+
+// syncs reports whether fsync is to reach the disk.
+func (fs *FS) syncs() bool { return !fs.stack.Spec.Options.Volatile && !fs.options().NoFsync }
+
 // writable returns EROFS in a union that nothing may be written to.
 func (fs *FS) writable() error {
 	if fs.stack.Upper == nil || fs.stack.Spec.Options.ReadOnly {
@@ -134,6 +148,9 @@ const (
 )
 
 func (fs *FS) attrTTL(n *node) time.Duration {
+	if ttl := fs.options().Remember; ttl.Given {
+		return ttl.Duration
+	}
 	if n.upper.Load() {
 		return ownTTL
 	}
@@ -141,6 +158,9 @@ func (fs *FS) attrTTL(n *node) time.Duration {
 }
 
 func (fs *FS) negativeTTL(parent *node) time.Duration {
+	if ttl := fs.options().Remember; ttl.Given {
+		return ttl.Duration
+	}
 	if len(parent.dir.lowers) == 0 {
 		return ownTTL
 	}

@@ -116,12 +116,15 @@ func (fs *FS) snapshot(in *fuse.ReadIn) ([]dirent, error) {
 
 // FsyncDir implements fuse.RawFileSystem.
 func (fs *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if !fs.syncs() {
+		return fuse.ENOSYS // success, and the kernel does not ask again
+	}
 	n := fs.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
 	upper := n.dir.upper.Load()
-	if upper == nil || fs.stack.Spec.Options.Volatile {
+	if upper == nil {
 		return fuse.OK
 	}
 	fd, err := upper.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)

@@ -16,9 +16,15 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, de
 	if n == nil {
 		return 0, fuse.Status(unix.ESTALE)
 	}
+	if isACL(attr) && !fs.acls() {
+		return 0, fuse.Status(unix.EOPNOTSUPP)
+	}
 	disk := fs.stack.Xattr.ToDisk(attr)
 	err := n.use(func(r layer.Ref) error {
 		got, err := r.GetxattrInto(disk, dest)
+		if err == nil && isACL(attr) {
+			fs.owners.showACL(dest[:min(got, len(dest))])
+		}
 		if err == unix.ERANGE { // go-fuse wants the size with the error
 			got, _ = r.GetxattrInto(disk, nil)
 		}
@@ -44,7 +50,7 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (
 	}
 	var list []byte
 	for _, disk := range names {
-		if fs.stack.Xattr.Private(disk) || !mayList(header, disk) {
+		if fs.stack.Xattr.Private(disk) || !mayList(header, disk) || isACL(disk) && !fs.acls() {
 			continue
 		}
 		list = append(append(list, fs.stack.Xattr.FromDisk(disk)...), 0)
@@ -66,6 +72,12 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	n := fs.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
+	}
+	if isACL(attr) {
+		if !fs.acls() {
+			return fuse.Status(unix.EOPNOTSUPP)
+		}
+		fs.owners.storeACL(data)
 	}
 	disk := fs.stack.Xattr.ToDisk(attr)
 	if len(disk) > unix.NAME_MAX { // XATTR_NAME_MAX is the same; the escape made it too long
@@ -99,6 +111,9 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 	n := fs.node(header.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
+	}
+	if isACL(attr) && !fs.acls() {
+		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	disk := fs.stack.Xattr.ToDisk(attr)
 	if !n.upper.Load() {

@@ -1,0 +1,107 @@
+package layer
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+)
+
+// FUSEOptions are what fuse-overlayfs(1) can do and overlayfs cannot. The zero value is the default, and all that the
+// kernel backend takes.
+type FUSEOptions struct {
+	Owners Owners
+
+	// AUFSMarks is aufs_marks=on: names that begin with ".wh." are the marks of AUFS and of container images; see
+	// package whiteout. Users of the union neither see nor make such names.
+	AUFSMarks bool
+
+	// OverrideStat is xattr_permissions=1 or 2: owner, mode and type of the files of the upper layer, and of lower
+	// ones whose root has such an attribute, are in an extended attribute, for file systems on which the daemon may
+	// not set them. It implies NoACL.
+	OverrideStat OverrideStat
+
+	NoACL       bool // noacl: no POSIX ACLs
+	StaticNlink bool // static_nlink: st_nlink of a directory is 1, and nobody counts
+	NoFsync     bool // fsync=0: fsync writes nothing, as with volatile, but without its mark
+
+	// Remember is timeout=: for how long the kernel may remember names and attributes.
+	Remember Duration
+}
+
+// OverrideStat is a value of the option xattr_permissions.
+type OverrideStat int
+
+const (
+	OverrideOff        OverrideStat = 0
+	OverridePrivileged OverrideStat = 1 // security.fuseoverlayfs.override_stat
+	OverrideContainers OverrideStat = 2 // user.containers.override_stat
+)
+
+// Duration is a length of time that an option gives, in whole milliseconds, or none.
+type Duration struct {
+	Given bool
+	time.Duration
+}
+
+// set applies an option with a value.
+func (o *FUSEOptions) set(name, value string) (known bool, err error) {
+	switch name {
+	case "uidmapping":
+		o.Owners.UID, err = parseIDMap(name, value)
+	case "gidmapping":
+		o.Owners.GID, err = parseIDMap(name, value)
+	case "squash_to_uid":
+		o.Owners.SquashUID, err = parseSquash(name, value)
+	case "squash_to_gid":
+		o.Owners.SquashGID, err = parseSquash(name, value)
+	case "xattr_permissions":
+		value, err = oneOf(name, value, "0", "1", "2")
+		o.OverrideStat = map[string]OverrideStat{"1": OverridePrivileged, "2": OverrideContainers}[value]
+	case "fsync":
+		value, err = oneOf(name, value, "0", "1")
+		o.NoFsync = value == "0"
+	case "timeout":
+		o.Remember, err = parseSeconds(name, value)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func parseSeconds(name, value string) (Duration, error) {
+	const most = 1e9 // fuse-overlayfs's default
+	s, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(s >= 0 && s <= most) { // not a number is neither
+		return Duration{}, fmt.Errorf("option %s=%s: the value must be a number of seconds from 0 to %.0f", name, value, most)
+	}
+	return Duration{Given: true, Duration: time.Duration(math.Round(s*1000)) * time.Millisecond}, nil
+}
+
+// options is what set reads. Flags are not among them.
+func (o FUSEOptions) options() (list []string) {
+	add := func(given bool, format string, value any) {
+		if given {
+			list = append(list, fmt.Sprintf(format, value))
+		}
+	}
+	owners := o.Owners
+	add(len(owners.UID) > 0, "uidmapping=%v", owners.UID)
+	add(len(owners.GID) > 0, "gidmapping=%v", owners.GID)
+	add(owners.SquashUID.On, "squash_to_uid=%d", owners.SquashUID.ID)
+	add(owners.SquashGID.On, "squash_to_gid=%d", owners.SquashGID.ID)
+	add(o.OverrideStat != OverrideOff, "xattr_permissions=%d", o.OverrideStat)
+	add(o.NoFsync, "fsync=%d", 0)
+	add(o.Remember.Given, "timeout=%s", strconv.FormatFloat(o.Remember.Seconds(), 'f', -1, 64))
+	return list
+}
+
+// First is one of the options that are set, as it is written; empty if none is.
+func (o FUSEOptions) First() string {
+	all := Spec{Options: Options{FUSE: o}}.String()
+	first, _, _, err := cutOption(all)
+	if err != nil {
+		return all // it is printed by us, and well-formed
+	}
+	return first
+}
