@@ -56,14 +56,20 @@ func (r Regime) doc() string {
 	return "client and server wherever the scheduler puts them"
 }
 
-// times is the table of values and ratios, the reference first.
-func (r *Report) times(regime Regime) grid {
+// labels returns the servers that were measured, the reference first.
+func (r *Report) labels() []string {
 	labels := []string{r.Reference}
 	for _, label := range r.Measured() {
 		if label != r.Reference {
 			labels = append(labels, label)
 		}
 	}
+	return labels
+}
+
+// times is the table of values and ratios.
+func (r *Report) times(regime Regime) grid {
+	labels := r.labels()
 	g := grid{append([]string{""}, labels...)}
 	for _, row := range r.Rows {
 		if row.Regime != regime {
@@ -89,14 +95,9 @@ func (c *Cell) text(unit string, reference bool) string {
 	return fmt.Sprintf("%s  %s ±%.0f%%", Quantity(c.Value.Median, unit), Times(c.Ratio.Median), 100*c.Ratio.Spread())
 }
 
-// costs is the table of what the servers that are processes have used.
+// costs is the table of what the steps have used: all of it is CPU time, the servers that are processes have more.
 func (r *Report) costs(regime Regime) grid {
-	var labels []string
-	for _, s := range r.Servers {
-		if s.Missing == "" && s.serves() {
-			labels = append(labels, s.Label)
-		}
-	}
+	labels := r.labels()
 	g := grid{append([]string{""}, labels...)}
 	for _, row := range r.Rows {
 		if row.Regime != regime {
@@ -105,23 +106,32 @@ func (r *Report) costs(regime Regime) grid {
 		line := []string{row.Name}
 		some := false
 		for _, label := range labels {
-			c := row.Cells[label]
-			if c == nil || c.Peak == 0 {
-				line = append(line, "-")
-				continue
-			}
-			some = true
-			text := fmt.Sprintf("%.2f+%.2f s  %s", c.ClientCPU, c.ServerCPU, Quantity(c.Peak, "B"))
-			if c.Counted != nil {
-				text += fmt.Sprintf("  %s/%s", short(c.Counted.Requests), short(c.Counted.Syscalls))
-			}
+			text := row.Cells[label].cost()
 			line = append(line, text)
+			some = some || text != "-"
 		}
 		if some {
 			g = append(g, line)
 		}
 	}
 	return g
+}
+
+// cost is a cell in some words; c may be nil.
+func (c *Cell) cost() string {
+	if c == nil || c.Ops == 0 {
+		return "-"
+	}
+	text := fmt.Sprintf("%.2f", c.ClientCPU)
+	if c.Peak > 0 {
+		text += fmt.Sprintf("+%.2f s  %s", c.ServerCPU, Quantity(c.Peak, "B"))
+	} else {
+		text += " s"
+	}
+	if c.Counted != nil {
+		text += fmt.Sprintf("  %s/%s", short(c.Counted.Requests), short(c.Counted.Syscalls))
+	}
+	return text
 }
 
 // Quantity writes a value with its unit, to three digits.
