@@ -22,7 +22,7 @@ type Counts struct {
 	UpperSize, UpperAvailable          float64 // bytes of the file system of the upper layer; 0 if there is none
 }
 
-// Requests are those of one operation.
+// Requests are those of one operation. That there is no such file or attribute is an answer; other errors are failures.
 type Requests struct {
 	Answered, Failed, InFlight float64
 	took                       []bucket
@@ -58,7 +58,9 @@ func CountsOf(f Families, at time.Time) Counts {
 	for _, m := range f.find("unionfsd_requests_total") {
 		r := c.Requests[label(m, "operation")]
 		r.Answered += value(m)
-		if label(m, "errno") != errnoName(0) {
+		switch label(m, "errno") {
+		case "OK", "ENOENT", "ENODATA":
+		default:
 			r.Failed += value(m)
 		}
 		c.Requests[label(m, "operation")] = r

@@ -22,8 +22,9 @@ func TestRates(t *testing.T) {
 	u.CopiedUp("range", 1<<20, time.Second)
 	before := CountsOf(gather(t, r), at)
 
-	do(1, 0, 20*time.Microsecond, 98)
-	do(1, 2, 3*time.Millisecond, 2)
+	do(1, 0, 20*time.Microsecond, 88)
+	do(1, 2, 20*time.Microsecond, 10) // ENOENT
+	do(1, 5, 3*time.Millisecond, 2)
 	do(15, 0, 80*time.Second, 10)
 	u.Begin(15)
 	u.Read(1000, false)

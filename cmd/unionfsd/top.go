@@ -26,7 +26,8 @@ func (a *app) topCommand() *cobra.Command {
 		Long: `Show what the union at MOUNTPOINT does: requests a second and how long they take, data, lookups, copy-ups. Without a
 MOUNTPOINT, one line for each union that unionfsd serves, or the one there is. Ends with ^C.
 
-P50 and P99 are the times within which half and 99 % of the requests were answered; they are interpolated.`,
+P50 and P99 are the times within which half and 99 % of the requests were answered; they are interpolated. A request
+has failed if it was answered with an error other than that there is no such file or attribute.`,
 		Example: `  unionfsd top merged
   unionfsd top --once merged`,
 		Args:              cobra.MaximumNArgs(1),
