@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inside names the environment variable that tells a test binary that it runs in its own mount namespace already.
+// inside names the environment variable that tells a test binary that it runs in its own mount namespace already,
+// with a temporary directory that its parent removes, however it ends.
 const inside = "UNIONFS_TEST_INSIDE"
 
 // Main is the body of a TestMain: it runs the tests of the package (m is a *testing.M) and exits.
@@ -50,10 +51,15 @@ func Main(m interface{ Run() int }) {
 // runInside runs this test binary again in a new mount namespace, with all mounts private, and returns its exit
 // code.
 func runInside() (int, error) {
-	runtime.LockOSThread() // Pdeathsig is about the thread that forked
+	tmp, err := makeTemp()
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tmp) // nothing is mounted there in this namespace
+	runtime.LockOSThread()  // Pdeathsig is about the thread that forked
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Env = append(os.Environ(), inside+"=1", "TMPDIR="+tmp)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -76,15 +82,16 @@ func runInside() (int, error) {
 
 // runGuarded runs the tests and returns their exit code, and an error that lists what they left behind.
 func runGuarded(m interface{ Run() int }) (int, error) {
-	tmp, err := os.MkdirTemp("", "unionfsd-test-")
-	if err != nil {
-		return 1, err
-	}
-	if err := os.Chmod(tmp, 0o711); err != nil { // checks act as other users, too
-		return 1, err
-	}
-	if err := os.Setenv("TMPDIR", tmp); err != nil {
-		return 1, err
+	tmp := os.TempDir()
+	if os.Getenv(inside) == "" {
+		var err error
+		if tmp, err = makeTemp(); err != nil {
+			return 1, err
+		}
+		defer os.RemoveAll(tmp)
+		if err := os.Setenv("TMPDIR", tmp); err != nil {
+			return 1, err
+		}
 	}
 	// Processes whose parent has died become our children, and so are seen below.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -113,13 +120,19 @@ func runGuarded(m interface{ Run() int }) (int, error) {
 	for _, path := range files {
 		left = append(left, "file "+path)
 	}
-	if err := os.RemoveAll(tmp); err != nil {
-		left = append(left, err.Error())
-	}
 	if len(left) > 0 {
 		return code, fmt.Errorf("the tests left behind:\n\t%s", strings.Join(left, "\n\t"))
 	}
 	return code, nil
+}
+
+// makeTemp makes the directory for all that the tests make. Checks act as other users too, so all may get there.
+func makeTemp() (string, error) {
+	tmp, err := os.MkdirTemp("", "unionfsd-test-")
+	if err != nil {
+		return "", err
+	}
+	return tmp, os.Chmod(tmp, 0o711)
 }
 
 // leftChildren returns the children that are still there after a while: a process that was told to end needs a

@@ -132,6 +132,7 @@ func (r runner) Run() int { return r() }
 
 // leaks leaves something behind on purpose and reports what the guard says of it.
 var leaks = NewFunc("leaks", func(args []string, _ *bufio.Reader, out io.Writer) error {
+	os.Unsetenv(inside) // with a temporary directory of its own
 	code, err := runGuarded(runner(func() int {
 		switch args[0] {
 		case "file":
