@@ -80,7 +80,7 @@ func (v *view) Stack() *layer.Stack {
 }
 
 // Begin implements mount.Next. The kernel has begun.
-func (v *view) Begin(shared bool) error { return nil }
+func (v *view) Begin(<-chan struct{}) error { return nil }
 
 func attachError(target string, err error) error {
 	var st unix.Stat_t

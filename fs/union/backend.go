@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,12 @@ const initTimeout = 10 * time.Second
 
 // Open implements mount.Backend.
 func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) {
+	return b.OpenNext(ctx, spec, nil)
+}
+
+// OpenNext implements mount.Successor: in the place of prev, the view answers nobody before Begin, and does not touch
+// what is on disk.
+func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Previous) (mount.View, error) {
 	logger := b.Log
 	if logger == nil {
 		logger = log.New(io.Discard, "", 0)
@@ -65,11 +72,13 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 		}
 	}()
 	var err error
-	if v.stack, err = layer.Open(spec); err != nil {
+	if v.stack, err = layer.OpenNext(spec, prev); err != nil {
 		return nil, err
 	}
-	if v.stack.Work != nil {
-		if err := prepareWork(v.stack); err != nil {
+	gate := newGate(gateClosed)
+	if prev == nil {
+		gate = newGate(gateOpen)
+		if err := v.prepare(); err != nil {
 			return nil, err
 		}
 	}
@@ -91,7 +100,7 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 		unix.Close(fd)
 		return nil, err
 	}
-	v.device = serve(fd, v.fs, logger)
+	v.device = serve(fd, v.fs, gate, logger)
 	go v.watch()
 
 	timer := time.NewTimer(initTimeout)
@@ -109,17 +118,31 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 	return v, nil
 }
 
-func prepareWork(stack *layer.Stack) error {
-	if err := stack.Work.Prepare(); err != nil {
-		return fmt.Errorf("empty work directory %q: %w", stack.Spec.Work, err)
-	}
-	if !stack.Spec.Options.Volatile {
+// prepare makes the work directory ready to stage in.
+func (v *view) prepare() error {
+	work, spec := v.stack.Work, v.stack.Spec
+	if work == nil {
 		return nil
 	}
-	if err := stack.Work.MarkVolatile(); err != nil {
-		return fmt.Errorf("mark work directory %q as volatile: %w", stack.Spec.Work, err)
+	if err := work.Prepare(); err != nil {
+		return fmt.Errorf("empty work directory %q: %w", spec.Work, err)
 	}
+	if !spec.Options.Volatile {
+		return nil
+	}
+	if err := work.MarkVolatile(); err != nil {
+		return fmt.Errorf("mark work directory %q as volatile: %w", spec.Work, err)
+	}
+	v.marked.Store(true)
 	return nil
+}
+
+// unmark removes the mark that prepare has left in the work directory of a volatile union.
+func (v *view) unmark() error {
+	if !v.marked.Swap(false) {
+		return nil
+	}
+	return v.stack.Work.ClearVolatile()
 }
 
 // detachedMount makes a FUSE file system that answers on device, mounted nowhere yet. The first request waits in the
@@ -213,6 +236,8 @@ type view struct {
 
 	connection uint64 // see connectionID
 
+	marked atomic.Bool // the work directory has our mark of a volatile union
+
 	done chan struct{} // closed when the device is not served any more
 	err  error         // why; valid once done is closed
 
@@ -225,8 +250,8 @@ type view struct {
 func (v *view) watch() {
 	err := v.device.wait()
 	v.fs.close()
-	if err == nil && v.stack.Work != nil && v.stack.Spec.Options.Volatile {
-		err = v.stack.Work.ClearVolatile()
+	if err == nil {
+		err = v.unmark()
 	}
 	if closeErr := v.stack.Close(); err == nil {
 		err = closeErr

@@ -19,6 +19,8 @@ import (
 type device struct {
 	fd       int
 	protocol *fuse.ProtocolServer
+	fs       *FS
+	gate     *gate
 	log      *log.Logger
 	observer Observer // nil: nobody counts
 
@@ -59,9 +61,11 @@ func openDevice() (int, error) {
 }
 
 // serve starts to answer the requests that arrive on fd with fs. The device owns fd.
-func serve(fd int, fs *FS, logger *log.Logger) *device {
+func serve(fd int, fs *FS, gate *gate, logger *log.Logger) *device {
 	d := &device{
 		fd:       fd,
+		fs:       fs,
+		gate:     gate,
 		log:      logger,
 		observer: fs.observer,
 		protocol: fuse.NewProtocolServer(fs, &fuse.MountOptions{
@@ -136,9 +140,20 @@ func retry(err error) bool {
 
 // answer answers a request, and returns the length of the answer, which is in out. Some requests have none.
 func (d *device) answer(in, out []byte) int {
-	n, status := d.protocol.HandleRequest([][]byte{in}, [][]byte{out})
-	if !status.Ok() { // nothing was written to out: a request that go-fuse cannot parse
+	counted, err := d.admit(in)
+	if err == errDropped {
+		return 0
+	}
+	status := fuse.Status(unix.ESTALE)
+	n := 0
+	if err == nil {
+		n, status = d.protocol.HandleRequest([][]byte{in}, [][]byte{out})
+	}
+	if !status.Ok() { // nothing was written to out: a request that go-fuse cannot parse, or that came too late
 		n = errorReply(in, out, status)
+	}
+	if counted {
+		defer d.gate.leave()
 	}
 	if n > 0 {
 		// ENOENT: the caller was killed and does not wait any more. ENODEV: the union was unmounted meanwhile.

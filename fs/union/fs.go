@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,6 +27,8 @@ type FS struct {
 	whiteouts *whiteout.Maker
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
+
+	shared atomic.Bool // somebody else writes to the upper layer: see handover.go
 
 	owners          owners
 	oneFileSystem   bool // all layers are on one: inode numbers are unique as they are
@@ -57,13 +60,21 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 	}
 	if stack.Work != nil {
 		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}
-		fs.whiteouts = whiteout.NewMaker(stack.Work)
+		fs.newWhiteouts()
 	}
 	if err := fs.openRoot(); err != nil {
 		fs.origins.Close()
 		return nil, err
 	}
 	return fs, nil
+}
+
+// newWhiteouts begins with an empty staging directory.
+func (fs *FS) newWhiteouts() {
+	fs.whiteouts = whiteout.NewMaker(fs.stack.Work)
+	if fs.observer != nil {
+		fs.whiteouts.Observe = fs.observer.Whiteout
+	}
 }
 
 // openRoot makes the root node of the roots of the layers.
@@ -148,6 +159,9 @@ const (
 )
 
 func (fs *FS) attrTTL(n *node) time.Duration {
+	if fs.shared.Load() {
+		return sharedTTL
+	}
 	if ttl := fs.options().Remember; ttl.Given {
 		return ttl.Duration
 	}
@@ -158,6 +172,9 @@ func (fs *FS) attrTTL(n *node) time.Duration {
 }
 
 func (fs *FS) negativeTTL(parent *node) time.Duration {
+	if fs.shared.Load() {
+		return sharedTTL
+	}
 	if ttl := fs.options().Remember; ttl.Given {
 		return ttl.Duration
 	}

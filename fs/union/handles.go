@@ -84,3 +84,24 @@ func (h *handles) closeEverything() {
 	clear(h.files)
 	clear(h.dirs)
 }
+
+// none reports whether nothing is open.
+func (h *handles) none() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.files) == 0 && len(h.dirs) == 0
+}
+
+// nodes returns the nodes of what is open, some of them more than once.
+func (h *handles) nodes() []*node {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	list := make([]*node, 0, len(h.files)+len(h.dirs))
+	for _, f := range h.files {
+		list = append(list, f.node)
+	}
+	for _, d := range h.dirs {
+		list = append(list, d.node)
+	}
+	return list
+}

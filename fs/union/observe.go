@@ -106,7 +106,7 @@ func (fs *FS) observe(obs Observer) {
 		fs.copier.Observe = func(method sys.CopyMethod, bytes int64, took time.Duration) {
 			obs.CopiedUp(string(method), bytes, took)
 		}
-		fs.whiteouts.Observe = obs.Whiteout
+		fs.newWhiteouts()
 	}
 	obs.Opened(leftovers, fs.usage)
 }

@@ -28,6 +28,8 @@ type Entry struct {
 	Source     string
 	Options    string // of the file system, separated by commas; values still as in [Unescape]
 
+	MountOptions string // of the mount alone: "rw,nosuid,relatime"
+
 	Shared string // number of the peer group that it is in, with which it exchanges mounts and unmounts; empty if none
 	Master string // number of the peer group that it gets them from
 }
@@ -142,6 +144,8 @@ func parseLine(line string) (Entry, error) {
 		FSType:     Unescape(after[0]),
 		Source:     Unescape(after[1]),
 		Options:    after[2],
+
+		MountOptions: before[5],
 	}
 	for _, field := range before[6:] {
 		if group, ok := strings.CutPrefix(field, "shared:"); ok {

@@ -19,10 +19,10 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Entry{
-		{ID: "22", Parent: "28", Dev: "0:21", Root: "/", MountPoint: "/proc", FSType: "proc", Source: "proc", Options: "rw"},
-		{ID: "36", Parent: "35", Dev: "98:0", Root: "/mnt1", MountPoint: "/mnt 2", FSType: "ext3", Source: "/dev/root", Options: "rw,errors=continue", Master: "1"},
-		{ID: "40", Parent: "28", Dev: "0:45", Root: "/", MountPoint: "/a\\b\nc", FSType: "fuse.unionfsd", Source: "my union", Options: "rw,user_id=0", Shared: "3"},
-		{ID: "41", Parent: "40", Dev: "0:46", Root: "/", MountPoint: "/a\\b\nc", FSType: "overlay", Source: "overlay", Options: `rw,lowerdir=/x\134:y:/z`},
+		{ID: "22", Parent: "28", Dev: "0:21", Root: "/", MountPoint: "/proc", FSType: "proc", Source: "proc", Options: "rw", MountOptions: "rw,relatime"},
+		{ID: "36", Parent: "35", Dev: "98:0", Root: "/mnt1", MountPoint: "/mnt 2", FSType: "ext3", Source: "/dev/root", Options: "rw,errors=continue", Master: "1", MountOptions: "rw,noatime"},
+		{ID: "40", Parent: "28", Dev: "0:45", Root: "/", MountPoint: "/a\\b\nc", FSType: "fuse.unionfsd", Source: "my union", Options: "rw,user_id=0", Shared: "3", MountOptions: "rw"},
+		{ID: "41", Parent: "40", Dev: "0:46", Root: "/", MountPoint: "/a\\b\nc", FSType: "overlay", Source: "overlay", Options: `rw,lowerdir=/x\134:y:/z`, MountOptions: "rw"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

@@ -1,0 +1,141 @@
+package union
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// gate is what requests pass before they are worked on. It is open, but while the union takes the place of another one
+// or gives its own away: see handover.go.
+//
+// A request that is made to wait is read and not answered. Who made it sees no error, only a call that takes longer.
+type gate struct {
+	mode   atomic.Int32 // a gateMode
+	active atomic.Int64 // requests at work, without those about open files
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when mode changes
+}
+
+type gateMode int32
+
+const (
+	gateOpen gateMode = iota
+
+	// gateDrain lets nobody open or look up anything, but all do what they must to be done with what they have open.
+	gateDrain
+
+	// gateClosed lets only those pass who read or write open files.
+	gateClosed
+
+	// gateRetired is gateClosed for good: what does not pass is refused.
+	gateRetired
+)
+
+// class is what a request is about.
+type class int8
+
+const (
+	aboutFile  class = iota // an open file or directory, by its handle; or the connection as a whole
+	aboutName               // a name, or opening what has one
+	aboutNode               // an object, by its node id: the caller may have got there by its name or by a descriptor
+	aboutOther              // taking back another request
+)
+
+var classes = func() (list [64]class) {
+	for op, name := range Operations {
+		switch name {
+		case "lookup", "symlink", "mknod", "mkdir", "unlink", "rmdir", "rename", "link", "open", "opendir", "create", "rename2", "tmpfile":
+			list[op] = aboutName
+		case "getattr", "setattr", "readlink", "setxattr", "getxattr", "listxattr", "removexattr", "access", "ioctl", "statx":
+			list[op] = aboutNode
+		case "interrupt":
+			list[op] = aboutOther
+		}
+	}
+	return list
+}()
+
+// Where a request has what the gate asks for (struct fuse_in_header, linux/fuse.h).
+const nodeOffset = 16
+
+func opOf(in []byte) uint32 { return binary.NativeEndian.Uint32(in[opcodeOffset:]) }
+
+func classOf(in []byte) class {
+	if op := opOf(in); op < uint32(len(classes)) {
+		return classes[op]
+	}
+	return aboutFile
+}
+
+func (m gateMode) admits(c class) bool {
+	switch m {
+	case gateOpen:
+		return true
+	case gateDrain:
+		return c == aboutNode
+	default:
+		return false
+	}
+}
+
+func newGate(mode gateMode) *gate {
+	g := &gate{changed: make(chan struct{})}
+	g.mode.Store(int32(mode))
+	return g
+}
+
+// enter returns when a request of class c may be worked on, or with the mode in which it never may be. If it may be,
+// leave must follow.
+func (g *gate) enter(c class) gateMode {
+	for {
+		g.active.Add(1) // before the mode is looked at: who changes it looks at this next
+		mode := gateMode(g.mode.Load())
+		if mode.admits(c) {
+			return gateOpen
+		}
+		g.active.Add(-1)
+		if mode == gateRetired {
+			return mode
+		}
+		g.mu.Lock()
+		changed := g.changed
+		same := gateMode(g.mode.Load()) == mode
+		g.mu.Unlock()
+		if same {
+			<-changed
+		}
+	}
+}
+
+func (g *gate) leave() { g.active.Add(-1) }
+
+func (g *gate) set(mode gateMode) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mode.Store(int32(mode))
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+func (g *gate) is(mode gateMode) bool { return gateMode(g.mode.Load()) == mode }
+
+// idle waits until no request is at work but those about open files.
+func (g *gate) idle(ctx context.Context) error {
+	return poll(ctx, func() bool { return g.active.Load() == 0 })
+}
+
+// poll waits until done.
+func poll(ctx context.Context, done func() bool) error {
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Microsecond):
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package union
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/mount"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// A union gives its place in the file tree to another one, of the same layers, in these steps:
+//
+//	Pause    nobody opens or looks up anything any more; then the upper layer is at rest
+//	         (another backend opens the layers and is mounted underneath; this mount is taken away)
+//	Retire   who still waits is sent to the new mount; who has something open goes on with it
+//
+// Resume goes back from the first step. Who is sent away gets ESTALE, upon which the kernel looks up the whole path
+// once more, now into the new mount (retry_estale in fs/namei.c). So a caller that came by a path sees no error.
+//
+// After Retire the upper layer is another's, to whom every change of a name must be known. So requests about names
+// are refused for ever, and those about an object unless it is open. Open files are read and written as before: for
+// the other one that is as if one of its own users did it.
+//
+// A union that takes the place of another one is opened with its gate closed (OpenNext), and opens it with Begin.
+
+var _ mount.Yielding = (*view)(nil)
+var _ mount.Next = (*view)(nil)
+
+// Stack implements mount.Yielding.
+func (v *view) Stack() *layer.Stack { return v.stack }
+
+// Pause implements mount.Yielding.
+func (v *view) Pause(ctx context.Context, drain bool) error {
+	gate := v.device.gate
+	err := v.pause(ctx, drain)
+	if err == nil {
+		err = v.unmark() // it would keep the next one away
+	}
+	if err != nil {
+		gate.set(gateOpen)
+	}
+	return err
+}
+
+func (v *view) pause(ctx context.Context, drain bool) error {
+	gate := v.device.gate
+	for {
+		if drain {
+			gate.set(gateDrain)
+			if err := poll(ctx, func() bool { return v.fs.handles.none() && gate.active.Load() == 0 }); err != nil {
+				return fmt.Errorf("wait until all files are closed: %w", err)
+			}
+		}
+		gate.set(gateClosed)
+		if err := gate.idle(ctx); err != nil {
+			return fmt.Errorf("wait for requests at work: %w", err)
+		}
+		if !drain || v.fs.handles.none() { // one that was just being opened
+			return nil
+		}
+	}
+}
+
+// Resume implements mount.Yielding.
+func (v *view) Resume() error {
+	defer v.device.gate.set(gateOpen)
+	if v.stack.Work == nil {
+		return nil
+	}
+	// Another backend may have emptied the work directory, and with it the whiteout that ours share.
+	v.fs.newWhiteouts()
+	return v.prepare()
+}
+
+// Retire implements mount.Yielding.
+func (v *view) Retire() {
+	v.fs.shared.Store(true)
+	v.fs.pinOpen()
+	if v.stack.Work != nil {
+		v.stack.Work.Unlock()
+	}
+	v.device.gate.set(gateRetired)
+	for _, n := range v.fs.handles.nodes() {
+		v.device.forgetAttributes(n.id)
+	}
+}
+
+// AttachBeneath implements mount.Next.
+func (v *view) AttachBeneath(old int) error {
+	if err := sys.MoveBeneath(v.mountFD, old); err != nil {
+		return err
+	}
+	fd := v.mountFD
+	v.mountFD = -1
+	return unix.Close(fd)
+}
+
+// Begin implements mount.Next.
+func (v *view) Begin(gone <-chan struct{}) error {
+	defer v.device.gate.set(gateOpen)
+	if err := v.prepare(); err != nil {
+		return err // reading goes on all the same
+	}
+	if v.stack.Work != nil {
+		v.fs.root.dir.impure.Store(v.fs.hasMark(v.stack.Upper.Root, v.stack.Xattr.Impure)) // it may be new
+	}
+	if gone != nil {
+		v.fs.shared.Store(true)
+		go func() {
+			select {
+			case <-gone:
+				v.fs.shared.Store(false)
+			case <-v.done:
+			}
+		}()
+	}
+	return nil
+}
+
+// admit returns when the request in may be worked on, and whether it counts and leave must follow; errGone if it never
+// may be, errDropped if it is to be forgotten.
+func (d *device) admit(in []byte) (counted bool, err error) {
+	switch c := classOf(in); {
+	case c == aboutFile:
+		return false, nil
+	case c == aboutOther:
+		if d.gate.is(gateOpen) {
+			return false, nil
+		}
+		// Of a request that waits here nobody else knows. It is answered soon.
+		return false, errDropped
+	case d.gate.enter(c) == gateOpen:
+		return true, nil
+	case c == aboutNode && d.fs.open(in):
+		return false, nil
+	}
+	return false, errGone
+}
+
+var (
+	errGone    = errors.New("the union was replaced")
+	errDropped = errors.New("a request to be dropped")
+)
+
+// open reports whether a request about a node is about an open file, and one that changes it about a file that is open
+// for writing.
+func (fs *FS) open(in []byte) bool {
+	n := fs.node(binary.NativeEndian.Uint64(in[nodeOffset:]))
+	if n == nil {
+		return false
+	}
+	switch Operations[opOf(in)] {
+	case "setattr", "setxattr", "removexattr", "ioctl":
+		return n.writers.Load() > 0
+	}
+	for _, open := range fs.handles.nodes() {
+		if open == n {
+			return true
+		}
+	}
+	return false
+}
+
+// pinOpen makes open files independent of their names, which another one changes from now on.
+func (fs *FS) pinOpen() {
+	for _, n := range fs.handles.nodes() {
+		n.mu.Lock()
+		if n.pin < 0 && !n.isDir() && n.upper.Load() {
+			if pin, err := n.refLocked().OpenPath(); err == nil {
+				n.pin = pin
+			}
+		}
+		n.mu.Unlock()
+	}
+}
