@@ -10,3 +10,5 @@ import (
 var server = mounttest.NewServer(overlayfs.Backend{})
 
 func TestSuite(t *testing.T) { mounttest.Run(t, server) }
+
+func TestRealTree(t *testing.T) { mounttest.RealTree(t, server) }

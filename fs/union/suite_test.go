@@ -13,3 +13,5 @@ var server = mounttest.NewServer(union.Backend{}, mounttest.LiveLower)
 func TestMain(m *testing.M) { testfs.Main(m) }
 
 func TestSuite(t *testing.T) { mounttest.Run(t, server) }
+
+func TestRealTree(t *testing.T) { mounttest.RealTree(t, server) }
