@@ -34,7 +34,7 @@ func (Backend) Name() string { return "fuse" }
 
 // Supports implements mount.Backend.
 func (Backend) Supports(_ context.Context, spec layer.Spec) error {
-	if err := spec.Validate(); err != nil {
+	if err := supported(spec); err != nil {
 		return err
 	}
 	fd, err := openDevice()
@@ -49,6 +49,17 @@ func (Backend) Supports(_ context.Context, spec layer.Spec) error {
 	return unix.Close(fsfd)
 }
 
+// supported reports whether a union as spec says can be served, whatever the host.
+func supported(spec layer.Spec) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	if spec.Options.Index {
+		return fmt.Errorf("index=on is not to be had from the fuse backend: drop it, or use --backend kernel (%w)", errors.ErrUnsupported)
+	}
+	return nil
+}
+
 // initTimeout bounds how long the kernel may take to say the first word.
 const initTimeout = 10 * time.Second
 
@@ -60,6 +71,9 @@ func (b Backend) Open(ctx context.Context, spec layer.Spec) (mount.View, error) 
 // OpenNext implements mount.Successor: in the place of prev, the view answers nobody before Begin, and does not touch
 // what is on disk.
 func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Previous) (mount.View, error) {
+	if err := supported(spec); err != nil {
+		return nil, err
+	}
 	logger := b.Log
 	if logger == nil {
 		logger = log.New(io.Discard, "", 0)
