@@ -32,7 +32,9 @@
 //
 // # Reading order
 //
-// node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, open, file, readdir, attr, xattr.
-// device.go talks to the kernel; backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is
-// namei.c; create, remove, rename and link are dir.c; file.go is file.c; attr.go is inode.c.
+// node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, file, readdir, attr, xattr, ioctl.
+// redirect.go and metacopy.go are what these options add to lookup, rename and copy-up; owners.go shows ids as others.
+// device.go talks to the kernel, gate.go and handover.go stop it while another union takes the place of this one,
+// observe.go tells who counts; backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is
+// namei.c; create, remove, rename and link are dir.c; list.go is readdir.c; file.go is file.c; attr.go is inode.c.
 package union
