@@ -34,6 +34,7 @@ func (c Change) String() string { return string(c.Kind) + " " + c.Path }
 // is no upper layer. [layer.OpenReadOnly] makes a stack that will do.
 func Changes(stack *layer.Stack) ([]Change, error) {
 	w := walker{xattr: stack.Xattr, changes: []Change{}}
+	w.follow = stack.Spec.Options.Redirects().Follows(stack.Xattr.User())
 	if stack.Upper == nil {
 		return w.changes, nil
 	}
@@ -49,6 +50,7 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 		}
 		lowers = append(lowers, d)
 	}
+	w.roots = lowers
 	if err := w.walk("", upper, lowers, false); err != nil {
 		return nil, err
 	}
@@ -59,6 +61,8 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 // walker collects the changes of one stack.
 type walker struct {
 	xattr   layer.XattrNames
+	follow  bool   // redirects are followed
+	roots   merged // of the lower layers, all of them
 	changes []Change
 }
 
@@ -112,15 +116,8 @@ func (w *walker) entry(path string, upper dir, name string, lowers merged, hidde
 		}
 		return nil
 	}
-	if was.kind == absent {
-		w.add(Added, path)
-	} else if different, err := differ(was, now); err != nil {
-		return failed(path, err)
-	} else if different {
-		w.add(Changed, path)
-	}
-	if !now.isDir() {
-		return nil
+	if err := w.compare(path, was, now); err != nil || !now.isDir() {
+		return err
 	}
 	told := len(w.changes) > before
 	if err := w.directory(path, upper, name, lowers, hidden); err != nil {
@@ -142,15 +139,96 @@ func (w *walker) directory(path string, upper dir, name string, lowers merged, h
 		return failed(path, err)
 	}
 	defer d.Close()
-	if n, err := d.Self().GetxattrInto(w.xattr.Redirect, nil); err == nil && n > 0 {
-		return fmt.Errorf("compare %q: it was renamed with redirect_dir=on, and what the lower layers have of it is elsewhere: rename it back in a kernel mount with that option", path)
-	}
 	below, err := w.below(lowers, name)
 	defer below.close()
 	if err != nil {
 		return failed(path, err)
 	}
-	return w.walk(path, d, below, hidden || d.opacity == whiteout.Opaque)
+	target, err := w.redirect(d)
+	if err != nil {
+		return failed(path, err)
+	}
+	if target == "" {
+		return w.walk(path, d, below, hidden || d.opacity == whiteout.Opaque)
+	}
+	shown, err := w.redirected(d, lowers, target)
+	defer shown.close()
+	if err != nil {
+		return failed(path, err)
+	}
+	return w.walkMoved(path, append(merged{d}, shown...), below)
+}
+
+// walkMoved adds the changes below a directory that was renamed to path: the union shows now there, and the lower layers
+// have was. Unlike walk it reads all of now, since all of it is new to the path.
+func (w *walker) walkMoved(path string, now, was merged) error {
+	names, err := w.names(now)
+	if err != nil {
+		return failed(path, err)
+	}
+	gone, err := w.names(was)
+	if err != nil {
+		return failed(path, err)
+	}
+	for name := range names {
+		delete(gone, name)
+		if err := w.movedEntry(path+"/"+name, now, was, name); err != nil {
+			return err
+		}
+	}
+	for name := range gone {
+		w.add(Deleted, path+"/"+name)
+	}
+	return nil
+}
+
+func (w *walker) movedEntry(path string, now, was merged, name string) error {
+	before := len(w.changes)
+	is, err := w.topmost(now, name)
+	if err != nil {
+		return failed(path, err)
+	}
+	old, err := w.topmost(was, name)
+	if err != nil {
+		return failed(path, err)
+	}
+	if err := w.compare(path, old, is); err != nil || !is.isDir() {
+		return err
+	}
+	told := len(w.changes) > before
+	nowBelow, err := w.below(now, name)
+	defer nowBelow.close()
+	if err != nil {
+		return failed(path, err)
+	}
+	wasBelow, err := w.below(was, name)
+	defer wasBelow.close()
+	if err != nil {
+		return failed(path, err)
+	}
+	if err := w.walkMoved(path, nowBelow, wasBelow); err != nil {
+		return err
+	}
+	if !told && len(w.changes) > before {
+		w.add(Changed, path)
+	}
+	return nil
+}
+
+// compare adds the change of one object by itself.
+func (w *walker) compare(path string, was, now object) error {
+	if was.kind == absent {
+		w.add(Added, path)
+		return nil
+	}
+	different, err := differ(was, now)
+	if err != nil {
+		return failed(path, err)
+	}
+	if different {
+		w.add(Changed, path)
+	}
+	return nil
 }
 
 func failed(path string, err error) error {

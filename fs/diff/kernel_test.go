@@ -28,13 +28,17 @@ func TestAgainstKernel(t *testing.T) {
 			for _, dir := range dirs[1:3] {
 				randomTree(t, r, dir)
 			}
-			spec := layer.Spec{Lower: dirs[:3], Upper: dirs[3], Work: dirs[4]}
+			var options layer.Options
+			if seed%2 == 1 {
+				options = layer.Options{RedirectDir: layer.RedirectOn, Metacopy: true}
+			}
+			spec := layer.Spec{Lower: dirs[:3], Upper: dirs[3], Work: dirs[4], Options: options}
 			// The topmost lower layer is written by the kernel, so that it has whiteouts and opaque directories.
-			below := mountUnion(t, layer.Spec{Lower: dirs[1:3], Upper: dirs[0], Work: dirs[4]})
+			below := mountUnion(t, layer.Spec{Lower: dirs[1:3], Upper: dirs[0], Work: dirs[4], Options: options})
 			randomOps(t, r, below, 30)
 			unmount(t, below)
 
-			was := mountUnion(t, layer.Spec{Lower: spec.Lower})
+			was := mountUnion(t, layer.Spec{Lower: spec.Lower, Options: options})
 			now := mountUnion(t, spec)
 			randomOps(t, r, now, 60)
 			var want []string

@@ -2,6 +2,8 @@ package diff
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -100,27 +102,80 @@ func (w *walker) topmost(lowers merged, name string) (object, error) {
 // The caller closes them, also after an error.
 func (w *walker) below(lowers merged, name string) (merged, error) {
 	var m merged
-	for _, parent := range lowers {
-		o, err := w.find(parent, name)
-		if err != nil {
+	for i, parent := range lowers {
+		d, stop, err := w.step(parent, name)
+		if err != nil || stop {
 			return m, err
 		}
-		if o.kind == absent {
+		if d.Dir == nil {
 			continue
-		}
-		if !o.isDir() {
-			break
-		}
-		d, err := w.open(parent, name)
-		if err != nil {
-			return m, err
 		}
 		m = append(m, d)
 		if d.opacity == whiteout.Opaque {
-			break
+			return m, nil
+		}
+		target, err := w.redirect(d)
+		if err != nil {
+			return m, err
+		}
+		if target != "" {
+			more, err := w.redirected(d, lowers[i+1:], target)
+			return append(m, more...), err
 		}
 	}
 	return m, nil
+}
+
+// step opens the directory name of parent. It returns none if there is nothing of the name, and stop if there is something
+// that hides what is below it.
+func (w *walker) step(parent dir, name string) (d dir, stop bool, err error) {
+	o, err := w.find(parent, name)
+	if err != nil || o.kind == absent {
+		return dir{}, false, err
+	}
+	if !o.isDir() {
+		return dir{}, true, nil
+	}
+	d, err = w.open(parent, name)
+	return d, false, err
+}
+
+// redirect returns where what d is merged with is to be looked for, if d was renamed: a name, or a path from the root of
+// the union. EPERM if redirects are not followed: then the union does not show d either.
+func (w *walker) redirect(d dir) (string, error) {
+	value, err := d.Self().Getxattr(w.xattr.Redirect)
+	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
+		return "", nil
+	}
+	if err == nil && !w.follow {
+		err = unix.EPERM
+	}
+	return string(value), err
+}
+
+// redirected opens the directories that d, which was renamed, is merged with: under another name in the directories
+// below, or under a path in the layers below. The caller closes them, also after an error.
+func (w *walker) redirected(d dir, below merged, target string) (merged, error) {
+	path, absolute := strings.CutPrefix(target, "/")
+	if !absolute {
+		return w.below(below, target)
+	}
+	m := w.roots[d.Layer().Pos+1:]
+	parts := strings.Split(path, "/")
+	for i, part := range parts {
+		next, err := w.below(m, part)
+		for _, d := range next { // its parent is closed here, so that it could not be opened again
+			err = errors.Join(err, d.Pin())
+		}
+		if i > 0 {
+			m.close()
+		}
+		if err != nil || i == len(parts)-1 {
+			return next, err
+		}
+		m = next
+	}
+	return nil, nil
 }
 
 // names returns all names that the merged directories show.
