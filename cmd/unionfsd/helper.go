@@ -15,10 +15,11 @@ import (
 //	unionfsd -o OPTIONS [SOURCE] MOUNTPOINT      fuse-overlayfs(1)
 //	unionfsd SOURCE MOUNTPOINT -o OPTIONS        mount.fuse3(8), for mount -t fuse.unionfsd
 //	mount.unionfsd SOURCE MOUNTPOINT ...         mount(8), for mount -t unionfsd
+//	fuse-overlayfs ...                           who looks for a program of that name
 //
 // Where a command has the name of a source, it is the command.
 func isHelper(program string, args []string) bool {
-	if isMountHelper(program) {
+	if isMountHelper(program) || program == peerName {
 		return true
 	}
 	for i := 0; i < len(args); i++ {
@@ -37,6 +38,9 @@ func isHelper(program string, args []string) bool {
 	}
 	return false
 }
+
+// peerName is what container engines look for in PATH: a symbolic link of that name to unionfsd serves them.
+const peerName = "fuse-overlayfs"
 
 func isMountHelper(program string) bool { return strings.HasPrefix(program, "mount.") }
 
@@ -71,8 +75,16 @@ func (a *app) helper(program string, args []string) error {
 	flags.BoolP("no-mtab", "n", false, "") // mount(8): there has been no mtab to write for long
 	flags.BoolP("sloppy", "s", false, "")  // mount(8): unknown options are dropped anyway
 	flags.StringP("types", "t", "", "")    // mount(8): we know what we are
+	version := flags.BoolP("version", "V", false, "")
+	help := flags.BoolP("help", "h", false, "")
 	if err := flags.Parse(args); err != nil {
 		return usagef("%w; see unionfsd --help", err)
+	}
+	switch {
+	case *version:
+		return a.execute([]string{"version"})
+	case *help:
+		return a.execute([]string{"help"})
 	}
 	if flags.NArg() < 1 || flags.NArg() > 2 {
 		return usagef("%d arguments besides the options; write unionfsd -o OPTIONS [SOURCE] MOUNTPOINT", flags.NArg())
@@ -101,6 +113,12 @@ func (a *app) helperMount(target, options string, foreground bool) error {
 			backend = name
 		} else {
 			a.note("unknown option ignored: %s", option)
+		}
+	}
+	if backend == "fuse" {
+		// Container engines unpack layers with these marks where they do not mount the layers themselves.
+		if spec, _, err = layer.ParseOptions("aufs_marks=on," + options); err != nil {
+			return usagef("%w", err)
 		}
 	}
 	if err := checkSpec(spec); err != nil {

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	dispatch()
 	switch name := filepath.Base(os.Args[0]); name {
-	case "unionfsd", "mount.unionfsd":
+	case "unionfsd", "mount.unionfsd", peerName:
 		main()
 	}
 	testfs.Main(m)
@@ -41,7 +41,7 @@ func runScripts(t *testing.T, dir, backend string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"unionfsd", "mount.unionfsd"} {
+	for _, name := range []string{"unionfsd", "mount.unionfsd", peerName} {
 		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

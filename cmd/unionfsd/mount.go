@@ -31,8 +31,10 @@ func (a *app) mountCommand() *cobra.Command {
 layer. Without an upper layer the union is read-only. Returns when the union is live; what serves it goes on in the
 background until it is unmounted.
 
-Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, userxattr, volatile, fsname=NAME,
-subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w.`,
+Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, userxattr, volatile, redirect_dir=, metacopy=,
+index=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w. With the fuse
+backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
+xattr_permissions=, noacl, static_nlink, fsync=, timeout=; and aufs_marks=on for layers with whiteouts named .wh.NAME.`,
 		Example: `  unionfsd mount -l base merged                               # read-only
   unionfsd mount -l app -l base -u upper -w work merged       # app over base, changes go to upper
   unionfsd mount -b kernel -l base -u upper -w work merged    # the same, served by the kernel

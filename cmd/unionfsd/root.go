@@ -66,6 +66,8 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 			return usagef("unknown command %q; unionfsd --help lists them", args[0])
 		},
 	}
+	root.Version = version() // container engines ask their helper with --version
+	root.SetVersionTemplate(versionLine())
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

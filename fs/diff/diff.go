@@ -33,7 +33,7 @@ func (c Change) String() string { return string(c.Kind) + " " + c.Path }
 // Changes returns what the upper layer of stack changes, sorted by the bytes of the paths; nothing, not nil, if there
 // is no upper layer. [layer.OpenReadOnly] makes a stack that will do.
 func Changes(stack *layer.Stack) ([]Change, error) {
-	w := walker{xattr: stack.Xattr, changes: []Change{}}
+	w := walker{xattr: stack.Xattr, aufs: stack.Spec.Options.FUSE.AUFSMarks, changes: []Change{}}
 	w.follow = stack.Spec.Options.Redirects().Follows(stack.Xattr.User())
 	if stack.Upper == nil {
 		return w.changes, nil
@@ -61,6 +61,7 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 // walker collects the changes of one stack.
 type walker struct {
 	xattr   layer.XattrNames
+	aufs    bool   // the layers have AUFS's marks
 	follow  bool   // redirects are followed
 	roots   merged // of the lower layers, all of them
 	changes []Change
@@ -71,7 +72,7 @@ func (w *walker) add(kind Kind, path string) { w.changes = append(w.changes, Cha
 // walk adds the changes below the directory upper, which is at path in the union ("" for the root). The lower layers
 // have lowers there; hidden says that the union does not show them, since upper or a directory above it is opaque.
 func (w *walker) walk(path string, upper dir, lowers merged, hidden bool) error {
-	names, err := upper.Names()
+	names, err := w.list(upper)
 	if err != nil {
 		return failed(path, err)
 	}

@@ -314,3 +314,36 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors are open, %d were before", now, before)
 	}
 }
+
+func TestAUFSMarks(t *testing.T) {
+	s := stack(t, `
+		file .wh.gone
+		file .wh.never
+		file .wh..wh.plnk
+		dir d
+		file d/.wh..wh..opq
+		file d/new
+		file .wh.again
+		dir again
+		file again/new`, `
+		file .wh.hidden
+		dir m
+		file m/.wh.x`, `
+		file gone
+		file hidden
+		dir d
+		file d/old
+		dir again
+		file again/old
+		dir m
+		file m/x`)
+	const plain = "A /.wh..wh.plnk\nA /.wh.again\nA /.wh.gone\nA /.wh.never\nC /again\nA /again/new\nC /d\nA /d/.wh..wh..opq\nA /d/new\n"
+	if got := text(t, s); got != plain {
+		t.Errorf("without the option:\n%s", testfs.Diff(plain, got))
+	}
+	s.Spec.Options.FUSE.AUFSMarks = true
+	const want = "C /again\nA /again/new\nD /again/old\nC /d\nA /d/new\nD /d/old\nD /gone\n"
+	if got := text(t, s); got != want {
+		t.Errorf("with the option:\n%s", testfs.Diff(want, got))
+	}
+}

@@ -3,6 +3,8 @@ package diff
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +21,12 @@ type dir struct {
 
 func (w *walker) describe(d *layer.Dir) (dir, error) {
 	opacity, err := whiteout.OpacityOf(d.Self(), w.xattr)
+	if err == nil && w.aufs && opacity != whiteout.Opaque {
+		var opaque bool
+		if opaque, err = whiteout.OpaqueByAUFS(d); opaque {
+			opacity = whiteout.Opaque
+		}
+	}
 	return dir{d, opacity}, err
 }
 
@@ -28,6 +36,12 @@ func (w *walker) open(parent dir, name string) (dir, error) {
 		return dir{}, err
 	}
 	described, err := w.describe(d)
+	if err == nil {
+		var hidden bool
+		if hidden, err = w.hidden(parent, name); hidden {
+			described.opacity = whiteout.Opaque
+		}
+	}
 	if err != nil {
 		d.Close()
 	}
@@ -67,7 +81,11 @@ func (w *walker) find(d dir, name string) (object, error) {
 	o := object{ref: d.At(name)}
 	err := o.ref.Stat(&o.st)
 	if err == unix.ENOENT {
-		return o, nil
+		hidden, err := w.hidden(d, name)
+		if hidden {
+			o.kind = white
+		}
+		return o, err
 	}
 	if err != nil {
 		return o, err
@@ -83,6 +101,34 @@ func (w *walker) find(d dir, name string) (object, error) {
 		o.kind = white
 	}
 	return o, nil
+}
+
+// hidden reports whether an AUFS mark beside it hides what the layers below d have of name.
+func (w *walker) hidden(d dir, name string) (bool, error) {
+	if !w.aufs {
+		return false, nil
+	}
+	return whiteout.HiddenByAUFS(d.Dir, name)
+}
+
+// list returns the names that the directory has something for, be it a whiteout.
+func (w *walker) list(d dir) ([]string, error) {
+	names, err := d.Names()
+	if err != nil || !w.aufs {
+		return names, err
+	}
+	set := make(map[string]bool)
+	for _, name := range names {
+		if whiteout.IsAUFS(name) {
+			what, ok := whiteout.AUFSHidden(name)
+			if !ok {
+				continue
+			}
+			name = what
+		}
+		set[name] = true
+	}
+	return slices.Collect(maps.Keys(set)), nil
 }
 
 // topmost returns what the lower layers show of name: an object that is absent or present.
@@ -183,7 +229,7 @@ func (w *walker) names(lowers merged) (map[string]bool, error) {
 	shown := make(map[string]bool)
 	decided := make(map[string]bool) // by a layer above
 	for _, d := range lowers {
-		names, err := d.Names()
+		names, err := w.list(d)
 		if err != nil {
 			return nil, err
 		}

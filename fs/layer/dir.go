@@ -20,6 +20,8 @@ type Dir struct {
 	// directory to look into it sets it.
 	Marked bool
 
+	aufs aufsNames
+
 	mu     sync.Mutex
 	fd     int    // -1 while it is closed
 	users  int    // calls that use fd now; it is not closed meanwhile

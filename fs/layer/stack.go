@@ -129,6 +129,8 @@ func (s *Stack) upperXattrs() (XattrNames, error) {
 		switch {
 		case err == nil:
 			return names, probe.Removexattr(names.Opaque)
+		case err == unix.EOPNOTSUPP && s.Spec.Options.FUSE.AUFSMarks:
+			return s.Xattr, nil // those of the lower layers; the upper does without
 		case err == unix.EOPNOTSUPP:
 			return XattrNames{}, fmt.Errorf("upper layer %q is on a file system without extended attributes: choose one on ext4, xfs, btrfs or tmpfs", s.Upper.Path)
 		case err != unix.EPERM:

@@ -188,7 +188,11 @@ func (fs *FS) markImpure(n *node) error {
 	if n.dir.impure.Load() {
 		return nil
 	}
-	if err := n.dir.upper.Load().Self().Setxattr(fs.stack.Xattr.Impure, []byte("y"), 0); err != nil {
+	err := n.dir.upper.Load().Self().Setxattr(fs.stack.Xattr.Impure, []byte("y"), 0)
+	if err == unix.EOPNOTSUPP && fs.options().AUFSMarks {
+		return nil // then there are no origins either
+	}
+	if err != nil {
 		return err
 	}
 	n.dir.impure.Store(true)

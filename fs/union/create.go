@@ -128,6 +128,9 @@ func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
 // createNode makes an object in the upper layer and returns its node. Like ovl_create_or_link.
 func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
+	if err := fs.mayMake(c.name); err != nil {
+		return nil, st, err
+	}
 	if err := fs.ensureUpper(c.parent, copyUpFor{caller: by(c.caller, c.cancel)}); err != nil {
 		return nil, st, err
 	}

@@ -72,6 +72,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 // newWhiteouts begins with an empty staging directory.
 func (fs *FS) newWhiteouts() {
 	fs.whiteouts = whiteout.NewMaker(fs.stack.Work)
+	fs.whiteouts.AUFS = fs.options().AUFSMarks
 	if fs.observer != nil {
 		fs.whiteouts.Observe = fs.observer.Whiteout
 	}
@@ -91,7 +92,7 @@ func (fs *FS) openRoot() error {
 		tops = append(tops, l.Root)
 	}
 	for i, dir := range tops {
-		opacity, err := whiteout.OpacityOf(dir.Self(), fs.stack.Xattr)
+		opacity, err := fs.opacity(dir)
 		if err != nil {
 			return err
 		}

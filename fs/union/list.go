@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/whiteout"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -51,8 +52,16 @@ func (l *lister) list() error {
 }
 
 func (l *lister) layer(dir *layer.Dir, upper bool) error {
-	return dir.Entries(func(e sys.Dirent) error {
+	aufs := l.fs.options().AUFSMarks
+	var hidden []string // by AUFS marks of this layer, in the layers below
+	err := dir.Entries(func(e sys.Dirent) error {
 		name := string(e.Name)
+		if aufs && whiteout.IsAUFS(name) {
+			if what, ok := whiteout.AUFSHidden(name); ok {
+				hidden = append(hidden, what)
+			}
+			return nil
+		}
 		if l.seen != nil {
 			if _, decided := l.seen[name]; decided {
 				return nil
@@ -74,6 +83,12 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 		l.entries = append(l.entries, d)
 		return nil
 	})
+	if l.seen != nil {
+		for _, name := range hidden {
+			l.seen[name] = struct{}{}
+		}
+	}
+	return err
 }
 
 // tells reports whether an entry as the file system gave it is all that there is to know: it is no whiteout, and its

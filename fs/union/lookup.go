@@ -21,7 +21,8 @@ const (
 	// opaque.
 	hidden
 
-	// hiddenBelow: a lower layer has a whiteout and none above it has the name. As absent.
+	// hiddenBelow: a lower layer has a whiteout and none above it has the name, or the upper directory has an AUFS
+	// mark, which is no entry of that name. As absent.
 	hiddenBelow
 
 	// inUpper: the topmost object is in the upper directory. To remove it, look below first.
@@ -170,6 +171,9 @@ func (fs *FS) peek(parent *node, name string, e *entry) *node {
 // Precondition: parent.entriesMu is held.
 func (fs *FS) resolve(parent *node, name string) (entry, error) {
 	var e entry
+	if fs.options().AUFSMarks && whiteout.IsAUFS(name) {
+		return e, nil
+	}
 	if upper := parent.dir.upper.Load(); upper != nil {
 		e.probed++
 		found, white, err := fs.probe(upper, name, &e.st)
@@ -178,6 +182,9 @@ func (fs *FS) resolve(parent *node, name string) (entry, error) {
 		}
 		if white {
 			e.where = hidden
+			if e.st.Mode == 0 { // nothing is there: it is an AUFS mark that hides it
+				e.where = hiddenBelow
+			}
 			return e, nil
 		}
 		if found {
@@ -220,7 +227,10 @@ func (fs *FS) lowerHas(parent *node, name string) (bool, error) {
 func (fs *FS) probe(dir *layer.Dir, name string, st *unix.Stat_t) (found, white bool, err error) {
 	switch err := dir.Stat(name, st); err {
 	case nil:
-	case unix.ENOENT, unix.ESTALE:
+	case unix.ENOENT:
+		white, err := fs.hiddenByAUFS(dir, name)
+		return false, white, err
+	case unix.ESTALE:
 		return false, false, nil
 	default:
 		return false, false, err
@@ -240,6 +250,9 @@ func (fs *FS) probe(dir *layer.Dir, name string, st *unix.Stat_t) (found, white 
 func (fs *FS) openDirectory(parent *node, name string, e *entry) (d *directory, redirect string, err error) {
 	d = &directory{}
 	m := merger{fs: fs, parent: parent.dir, next: e.below, name: name}
+	if m.sealed, err = fs.hiddenByAUFS(e.dir, name); err != nil {
+		return nil, "", err
+	}
 	top, err := e.dir.OpenDir(name)
 	if err != nil {
 		return nil, "", err
@@ -275,6 +288,7 @@ type merger struct {
 	rooted bool
 
 	redirected string // the first redirect that was followed
+	sealed     bool   // an AUFS mark beside the directory that was found last hides what is below it
 }
 
 // collect opens every lower directory that shows through top. On an error it returns those it has opened too.
@@ -296,12 +310,12 @@ func (m *merger) below(dir *layer.Dir) (bool, error) {
 	if dir.Layer().Pos == len(m.fs.stack.Lowers)-1 {
 		return false, nil // it is of the last layer
 	}
-	opacity, err := whiteout.OpacityOf(dir.Self(), m.fs.stack.Xattr)
+	opacity, err := m.fs.opacity(dir)
 	if err != nil {
 		return false, err
 	}
 	dir.Marked = opacity == whiteout.Marked
-	if opacity == whiteout.Opaque {
+	if opacity == whiteout.Opaque || m.sealed {
 		return false, nil
 	}
 	return m.redirect(dir.Self(), dir.Layer())
@@ -399,6 +413,9 @@ func (m *merger) step(in *layer.Dir, name string) (dir *layer.Dir, stop bool, er
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil, true, nil
+	}
+	if m.sealed, err = m.fs.hiddenByAUFS(in, name); err != nil {
+		return nil, false, err
 	}
 	dir, err = in.OpenDir(name)
 	return dir, false, err

@@ -130,17 +130,9 @@ func (fs *FS) lookedUp(e *entry) {
 
 // setOpaque makes an upper directory hide what is below it.
 func (fs *FS) setOpaque(dir layer.Ref) error {
-	err := whiteout.SetOpaque(dir, fs.stack.Xattr)
+	err := whiteout.SetOpaque(dir, fs.stack.Xattr, fs.options().AUFSMarks)
 	if err == nil && fs.observer != nil {
 		fs.observer.Opaque()
-	}
-	return err
-}
-
-// madeWhiteout tells the observer of a whiteout that came about by a rename, unless that failed; it returns err.
-func (fs *FS) madeWhiteout(err error) error {
-	if err == nil && fs.observer != nil {
-		fs.observer.Whiteout()
 	}
 	return err
 }

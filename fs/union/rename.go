@@ -1,6 +1,8 @@
 package union
 
 import (
+	"cmp"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +60,9 @@ func (r *rename) forget() {
 // prepare copies up what will be moved, and both directories. No lock is held.
 func (r *rename) prepare(c caller) error {
 	if err := r.fs.writable(); err != nil {
+		return err
+	}
+	if err := r.fs.mayMake(r.to.name); err != nil {
 		return err
 	}
 	for _, n := range []*end{&r.from, &r.to} {
@@ -217,7 +222,7 @@ func (r *rename) renameUpper() error {
 		// The whiteout that is there serves for the old name.
 		return from.Rename(r.from.name, to, r.to.name, unix.RENAME_EXCHANGE)
 	case r.from.covers:
-		return r.fs.madeWhiteout(from.Rename(r.from.name, to, r.to.name, unix.RENAME_WHITEOUT))
+		return r.fs.whiteouts.Leave(from, r.from.name, to, r.to.name)
 	case whiteoutThere && moveDir:
 		// A directory cannot replace the whiteout: exchange them, and take the whiteout from the old name, where
 		// it hides nothing.
@@ -255,6 +260,11 @@ func (r *rename) clearTarget() error {
 // arrive makes n ready for a new place: a directory must not merge with what the lower layers have there but with what
 // they have where it was, as the data of a file may be only there, and the upper directory must tell that something in it has an origin.
 func (r *rename) arrive(n *node, at *end) error {
+	if n.isDir() && len(n.dir.lowers) > 0 {
+		if sealed, err := r.fs.hiddenByAUFS(at.parent.dir.upper.Load(), at.name); err != nil || sealed {
+			return cmp.Or(err, error(unix.EXDEV)) // what shows through the directory would be hidden there
+		}
+	}
 	switch {
 	case n.meta.Load(), n.isDir() && len(n.dir.lowers) > 0:
 		if err := r.fs.setRedirect(n, r.from.parent == r.to.parent); err != nil {

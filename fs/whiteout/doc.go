@@ -2,11 +2,15 @@
 // and told from what a user may have.
 //
 //	what                      on disk                                                   read     written
-//	a name is deleted         character device 0:0 of that name                         always   always
+//	a name is deleted         character device 0:0 of that name                         always   always, but
 //	                          empty regular file with the attribute overlay.whiteout,   yes      never
 //	                          in a directory with overlay.opaque=x
-//	a directory hides what    directory with the attribute overlay.opaque=y             always   always
-//	is below it
+//	                          .wh.NAME beside it                                        aufs     impossible
+//	a directory hides what    directory with the attribute overlay.opaque=y             always   always, but
+//	is below it               .wh..wh..opq in it                                        aufs     impossible
+//
+// aufs: in unions with the option aufs_marks=on, for layers that AUFS or a container engine has written; and there what
+// the upper layer's file system makes impossible, devices or attributes, is written in that form.
 //
 // overlay.NAME stands for trusted.overlay.NAME, or user.overlay.NAME in a union with userxattr. A whiteout also
 // counts in the lowest layer, where there is nothing for it to hide. All whiteouts that one mount makes are hard

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 // Opacity is what a directory says of the directories below it.
@@ -32,7 +33,21 @@ func OpacityOf(dir layer.Ref, x layer.XattrNames) (Opacity, error) {
 	return Transparent, nil
 }
 
-// SetOpaque makes a directory hide what is below it.
-func SetOpaque(dir layer.Ref, x layer.XattrNames) error {
-	return dir.Setxattr(x.Opaque, []byte("y"), 0)
+// SetOpaque makes a directory hide what is below it. Where aufs is set, and the file system has no attributes, that is
+// done with AUFS's mark.
+func SetOpaque(dir layer.Ref, x layer.XattrNames, aufs bool) error {
+	err := dir.Setxattr(x.Opaque, []byte("y"), 0)
+	if !aufs || !impossible(err) {
+		return err
+	}
+	fd, err := dir.Open(unix.O_RDONLY | unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	mark, err := sys.Openat(fd, aufsOpaque, unix.O_WRONLY|unix.O_CREAT, 0o444)
+	if err != nil {
+		return err
+	}
+	return unix.Close(mark)
 }

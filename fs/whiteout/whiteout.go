@@ -35,6 +35,9 @@ type Maker struct {
 	// Observe, if not nil, is told of every whiteout.
 	Observe func()
 
+	// AUFS lets whiteouts be AUFS's marks where the file system has no device nodes.
+	AUFS bool
+
 	work *layer.Work
 
 	mu     sync.Mutex
@@ -57,6 +60,9 @@ const (
 // of the name. Like ovl_cleanup_and_whiteout.
 func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
 	s, err := m.stage()
+	if m.AUFS && impossible(err) {
+		return m.mark(dir, name, what)
+	}
 	if err != nil {
 		return err
 	}
@@ -69,6 +75,64 @@ func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
 		how = layer.Exchange
 	}
 	if err := s.Publish(dir, name, how); err != nil {
+		return err
+	}
+	if m.Observe != nil {
+		m.Observe()
+	}
+	return nil
+}
+
+// mark puts AUFS's mark for name in dir. It hides what is below; then the name goes, which showed until now.
+func (m *Maker) mark(dir *layer.Dir, name string, what Covered) error {
+	if err := dir.MakeAUFSName(layer.AUFSPrefix + name); err != nil {
+		return err
+	}
+	switch what {
+	case File:
+		if err := dir.Unlink(name); err != nil {
+			return err
+		}
+	case Directory:
+		temp := m.work.TempName()
+		if err := dir.Rename(name, m.work.Dir(), temp, unix.RENAME_NOREPLACE); err != nil {
+			return err
+		}
+		m.work.StageNamed(temp).Discard()
+	}
+	if m.Observe != nil {
+		m.Observe()
+	}
+	return nil
+}
+
+// Leave renames from in dir to the entry name of another directory, over what is there, and puts a whiteout in its
+// place: in one step where the file system can.
+func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) error {
+	err := dir.Rename(from, to, name, unix.RENAME_WHITEOUT)
+	if !m.AUFS || !impossible(err) {
+		if err == nil && m.Observe != nil {
+			m.Observe()
+		}
+		return err
+	}
+	// To hide before is not possible with a device, and after it, where it is not possible with a mark: of a crash in
+	// between the worst is that the old name shows what it hid.
+	s, err := m.stage()
+	if impossible(err) {
+		if err := m.mark(dir, from, Nothing); err != nil {
+			return err
+		}
+		return dir.Rename(from, to, name, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer s.Discard()
+	if err := dir.Rename(from, to, name, 0); err != nil {
+		return err
+	}
+	if err := s.Publish(dir, from, layer.Add); err != nil {
 		return err
 	}
 	if m.Observe != nil {

@@ -136,7 +136,7 @@ func TestOpacity(t *testing.T) {
 	if got, err := whiteout.OpacityOf(plain, stack.Xattr); got != whiteout.Transparent || err != nil {
 		t.Errorf("unmarked: %v, %v", got, err)
 	}
-	if err := whiteout.SetOpaque(plain, stack.Xattr); err != nil {
+	if err := whiteout.SetOpaque(plain, stack.Xattr, false); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := whiteout.OpacityOf(plain, stack.Xattr); got != whiteout.Opaque || err != nil {
