@@ -54,7 +54,8 @@ func (r Regime) rounds() int {
 	return 5
 }
 
-// Run measures. It needs root. When it returns, nothing of what it made is left; if ctx ends early, that is an error.
+// Run measures. It needs root. When it returns, nothing of what it made is left; if ctx ends early, that is
+// [ErrInterrupted].
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can drop caches and mount with every backend: run as root")
@@ -95,11 +96,12 @@ func run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		}
 		defer r.tracing.close()
 	}
-	if err := r.all(ctx); err != nil {
+	err = r.all(ctx)
+	if err != nil && err != ErrInterrupted {
 		return nil, err
 	}
 	r.report.finish()
-	return r.report, nil
+	return r.report, err
 }
 
 // privateMounts gives this thread and what it starts a mount namespace of their own.
@@ -113,7 +115,8 @@ func privateMounts() error {
 	return nil
 }
 
-var errInterrupted = errors.New("interrupted")
+// ErrInterrupted is what [Run] returns, with a report of what was measured until then, when its context ends.
+var ErrInterrupted = errors.New("interrupted")
 
 // removeAll removes dir, in which lower layers may still be protected.
 func removeAll(dir string) error {
@@ -140,7 +143,7 @@ func (r *runner) all(ctx context.Context) error {
 	}
 	for i, w := range r.Workloads {
 		if ctx.Err() != nil {
-			return errInterrupted
+			return ErrInterrupted
 		}
 		if err := lacks(w, r.Tree); err != nil {
 			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s was not run: %v", w.Name, err))
@@ -182,7 +185,7 @@ func (r *runner) workload(ctx context.Context, w workload.Workload, layers *laye
 			}
 			rows, err := r.sample(ctx, w, layers, s, regime, counting)
 			if ctx.Err() != nil {
-				return errInterrupted
+				return ErrInterrupted
 			}
 			if err != nil {
 				failed[s.Label] = true

@@ -172,8 +172,12 @@ func testInterrupt(t *testing.T, unionfsd string) {
 			time.AfterFunc(30*time.Millisecond, cancel) // somewhere in the sample
 		}
 	}
-	if _, err := bench.Run(ctx, cfg); err == nil || err.Error() != "interrupted" {
+	report, err := bench.Run(ctx, cfg)
+	if err == nil || err.Error() != "interrupted" {
 		t.Errorf("err = %v, want interrupted and no trouble with cleaning up", err)
+	}
+	if report == nil || len(report.Rows) == 0 {
+		t.Error("what was measured before is lost")
 	}
 	empty(t, cfg.Dir)
 }

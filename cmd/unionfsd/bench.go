@@ -98,10 +98,10 @@ func (a *app) bench(ctx context.Context, f benchFlags) error {
 	cfg.Progress = progress
 	report, err := bench.Run(ctx, cfg)
 	finish()
-	if err != nil {
-		return fmt.Errorf("bench: %w", err)
+	if report != nil { // also when it was interrupted
+		err = errors.Join(err, report.WriteTable(a.stdout), f.write(report), report.Err())
 	}
-	if err := errors.Join(report.WriteTable(a.stdout), f.write(report), report.Err()); err != nil {
+	if err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
 	return nil
