@@ -80,7 +80,12 @@ func run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err := privateMounts(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(cfg.Dir, "unionfsd-bench-")
+	claim, err := claim(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer claim.Close()
+	dir, err := os.MkdirTemp(cfg.Dir, dirPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +122,33 @@ func privateMounts() error {
 
 // ErrInterrupted is what [Run] returns, with a report of what was measured until then, when its context ends.
 var ErrInterrupted = errors.New("interrupted")
+
+// dirPrefix begins the name of the directory of a run.
+const dirPrefix = "unionfsd-bench-"
+
+// claim makes this the only benchmark in dir until the file is closed: each would drop the caches of the other. It
+// removes what one that was killed has left there.
+func claim(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("another benchmark runs in %s: wait until it has ended", dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, dirPrefix+"*"))
+	for _, path := range left {
+		if err := os.RemoveAll(path); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("left by a benchmark that was killed: %w", err)
+		}
+	}
+	return f, nil
+}
 
 // removeAll removes dir, in which lower layers may still be protected.
 func removeAll(dir string) error {

@@ -27,6 +27,7 @@ func TestRun(t *testing.T) {
 		{"broken server", testBrokenServer},
 		{"hanging server", testHangingServer},
 		{"interrupt", testInterrupt},
+		{"claim", testClaim},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, unionfsd) })
 	}
@@ -56,6 +57,7 @@ func config(t *testing.T, unionfsd, list string, names ...string) bench.Config {
 // several mounts and containers. make bench-smoke runs all of them.
 func testWorkloads(t *testing.T, unionfsd string) {
 	cfg := config(t, unionfsd, "native,kernel,fuse", "walk", "names", "layers-2", "copyup-others", "untar", "containers-20")
+	cfg.Regimes = []bench.Regime{bench.Pinned}
 	calls := 0
 	cfg.Progress = func(done, total int, next string) {
 		if calls++; done != calls-1 || done >= total || next == "" {
@@ -74,18 +76,16 @@ func testWorkloads(t *testing.T, unionfsd string) {
 	}
 	for _, name := range []string{"cold-walk", "warm-walk", "warm-stat", "create", "rename", "rmdir", "layers-2-mount", "layers-2-negative",
 		"others-p99", "untar", "rm-untarred", "containers-20", "containers-20-cache"} {
-		for _, regime := range bench.Regimes() {
-			i := slices.IndexFunc(report.Rows, func(r *bench.Row) bool { return r.Name == name && r.Regime == regime })
-			if i < 0 {
-				t.Errorf("no row %s in %s", name, regime)
-				continue
-			}
-			for _, label := range []string{"kernel", "fuse"} {
-				if c := report.Rows[i].Cells[label]; c == nil || len(c.Samples) != 1 || c.Ratio == nil {
-					t.Errorf("%s on %s in %s: %+v", name, label, regime, c)
-				} else if label == "fuse" && c.Ops > 0 && (c.Peak < 1<<20 || c.ServerCPU == 0 && name == "cold-walk") {
-					t.Errorf("%s on fuse: memory %v, CPU %v of the server were not measured", name, c.Peak, c.ServerCPU)
-				}
+		i := slices.IndexFunc(report.Rows, func(r *bench.Row) bool { return r.Name == name })
+		if i < 0 {
+			t.Errorf("no row %s", name)
+			continue
+		}
+		for _, label := range []string{"kernel", "fuse"} {
+			if c := report.Rows[i].Cells[label]; c == nil || len(c.Samples) != 1 || c.Ratio == nil {
+				t.Errorf("%s on %s: %+v", name, label, c)
+			} else if label == "fuse" && c.Ops > 0 && (c.Peak < 1<<20 || c.ServerCPU == 0 && name == "cold-walk") {
+				t.Errorf("%s on fuse: memory %v, CPU %v of the server were not measured", name, c.Peak, c.ServerCPU)
 			}
 		}
 	}
@@ -134,8 +134,13 @@ func testBrokenServer(t *testing.T, unionfsd string) {
 	if err := report.Err(); err == nil || !strings.Contains(err.Error(), "no such luck") {
 		t.Errorf("Err = %v: what unionfsd itself cannot do is a fault", err)
 	}
-	if c := report.Rows[0].Cells["kernel"]; c == nil || len(c.Samples) != 1 {
-		t.Errorf("the kernel was not measured: %+v", c)
+	if len(report.Rows) != 2 || report.Rows[0].Regime != bench.Pinned || report.Rows[1].Regime != bench.Free {
+		t.Fatalf("rows %v, want one in each regime", report.Rows)
+	}
+	for _, row := range report.Rows {
+		if c := row.Cells["kernel"]; c == nil || len(c.Samples) != 1 {
+			t.Errorf("the kernel was not measured: %+v", c)
+		}
 	}
 	empty(t, cfg.Dir)
 }
@@ -178,6 +183,27 @@ func testInterrupt(t *testing.T, unionfsd string) {
 	}
 	if report == nil || len(report.Rows) == 0 {
 		t.Error("what was measured before is lost")
+	}
+	empty(t, cfg.Dir)
+}
+
+// There is one benchmark at a time in a directory, and it removes what a killed one has left.
+func testClaim(t *testing.T, unionfsd string) {
+	cfg := config(t, unionfsd, "kernel", "byte-1m")
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "unionfsd-bench-1/2/3"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var second error
+	cfg.Progress = func(int, int, string) {
+		again := cfg
+		again.Progress = nil
+		_, second = bench.Run(t.Context(), again)
+	}
+	if _, err := bench.Run(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if second == nil || !strings.Contains(second.Error(), "another benchmark") {
+		t.Errorf("a second benchmark in the same directory: %v", second)
 	}
 	empty(t, cfg.Dir)
 }
