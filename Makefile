@@ -26,6 +26,22 @@ test: ## run all tests; as root, since they mount
 	$(if $(RACE),,@echo 'no C compiler, so without the race detector' >&2)
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...
 
+FUZZ_TIME ?= 2m
+
+.PHONY: test-long
+test-long: fuzz ## run what takes hours: every fault at every step, long differential runs, and fuzz
+	$(GO) test -timeout 2h ./fs/union -run TestFaults -faults.all
+	$(GO) test -timeout 12h ./fs/mount/difftest -difftest.seeds=200 -difftest.ops=2000
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZ_TIME
+	$(GO) vet ./...
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZ_TIME) $$pkg || exit 1; \
+		done; \
+	done
+
 .PHONY: lint
 lint: ## check format, vet and staticcheck, and that it builds without cgo
 	@list=$$($(dir $(GO))gofmt -l .) || exit 1; test -z "$$list" || { echo "run gofmt -w on: $$list" >&2; exit 1; }

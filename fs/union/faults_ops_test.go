@@ -18,6 +18,7 @@ type operation struct {
 	do      func(dir string) error
 
 	between func(dir string) error // what a failure may leave: a copy-up that shows, a copy that was cut short
+	deny    string                 // a system call that the file system of the layers does not have
 	early   bool                   // the copy-up makes the change, so that what comes after it may fail
 
 	noChange bool // it changes nothing that the union shows
@@ -200,6 +201,7 @@ func write(data string) func(fd int) error {
 var (
 	redirects = layer.Options{RedirectDir: layer.RedirectOn}
 	metacopy  = layer.Options{RedirectDir: layer.RedirectOn, Metacopy: true}
+	aufs      = layer.Options{FUSE: layer.FUSEOptions{AUFSMarks: true}}
 )
 
 const (
@@ -310,4 +312,15 @@ var operations = []operation{
 	{name: "metacopy: link", options: metacopy, prepare: chmod("a", 0o600), between: touch("a"), do: link("a", "d/new")},
 	{name: "metacopy: truncate", options: metacopy, prepare: chmod("big", 0o600), between: touch("big"), do: truncate("big", 5)},
 	{name: "metacopy: unlink", options: metacopy, prepare: chmod("a", 0o600), do: unlink("a")},
+
+	// Where there are no device nodes, whiteouts are AUFS's marks, which the kernel does not know.
+	{name: "AUFS: unlink lower", options: aufs, deny: "mknodat", do: unlink("a")},
+	{name: "AUFS: unlink merged", options: aufs, deny: "mknodat", prepare: chmod("d/f", 0o600), do: unlink("d/f")},
+	{name: "AUFS: rmdir lower", options: aufs, deny: "mknodat", do: rmdir("empty")},
+	{name: "AUFS: rmdir merged with whiteouts", options: aufs, deny: "mknodat", do: rmdir("emptied")},
+	{name: "AUFS: create over whiteout", options: aufs, deny: "mknodat", prepare: unlink("a"), do: openFile("a", creating, nil)},
+	{name: "AUFS: mkdir over whiteout", options: aufs, deny: "mknodat", prepare: rmdir("emptied"), do: mkdir("emptied")},
+	{name: "AUFS: rename lower over whiteout", options: aufs, deny: "mknodat", prepare: unlink("a"), do: rename("b", "a")},
+	{name: "AUFS: rename directory over whiteout", options: aufs, deny: "mknodat", prepare: rmdir("emptied"), do: rename("pure", "emptied")},
+	{name: "AUFS: link over whiteout", options: aufs, deny: "mknodat", prepare: unlink("a"), do: link("b", "a")},
 }

@@ -31,6 +31,7 @@ type plan struct {
 type command struct {
 	Mount  *layer.Spec
 	Target string
+	Deny   string // a system call that fails with EPERM in this union, always
 
 	Plan   *plan // for the system calls from here on
 	Report bool  // what was done since, and no plan any more
@@ -61,6 +62,7 @@ var faultChild = testfs.NewFunc("serve with faults", func(_ []string, in *bufio.
 		var err error
 		switch {
 		case c.Mount != nil:
+			i.denied(c.Deny)
 			view, err = open(*c.Mount, c.Target)
 		case c.Unmounted:
 			err = finish(view)
@@ -106,6 +108,13 @@ type injector struct {
 	plan  plan
 	calls []string
 	on    bool
+	deny  string
+}
+
+func (i *injector) denied(call string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.deny = call
 }
 
 func (i *injector) begin(p plan) {
@@ -124,20 +133,16 @@ func (i *injector) end() []string {
 func (i *injector) see(call string, done bool) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.on {
-		return nil
-	}
-	if !done {
+	if i.on && !done {
 		i.calls = append(i.calls, call)
 	}
 	switch {
-	case len(i.calls) != i.plan.N:
-	case i.plan.Errno != 0:
-		if !done {
-			return i.plan.Errno
-		}
-	case done == i.plan.After:
+	case i.on && len(i.calls) == i.plan.N && i.plan.Errno == 0 && (done == i.plan.After || call == i.deny):
 		_ = unix.Kill(unix.Getpid(), unix.SIGKILL) // does not return
+	case i.on && len(i.calls) == i.plan.N && i.plan.Errno != 0 && !done:
+		return i.plan.Errno
+	case call == i.deny:
+		return unix.EPERM
 	}
 	return nil
 }
