@@ -24,6 +24,9 @@ func (p *Previous) Check(spec Spec) error {
 }
 
 func (p *Previous) check(s *Stack) error {
+	if p.Stack != nil && len(p.Stack.layers()) != len(s.layers()) {
+		return fmt.Errorf("%d layers are to take the place of %d: name the same ones", len(s.layers()), len(p.Stack.layers()))
+	}
 	for i, l := range s.layers() {
 		if l.Dev == p.Dev {
 			return fmt.Errorf("layer %q is covered by the union itself: unmount, and mount again", l.Path)

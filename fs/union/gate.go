@@ -31,7 +31,9 @@ const (
 	// gateClosed lets only those pass who read or write open files.
 	gateClosed
 
-	// gateRetired is gateClosed for good: what does not pass is refused.
+	// gateRetired is gateClosed for good: what does not pass is refused, but lookups are answered. The kernel does not
+	// take ESTALE for the last name of mkdir(2) and link(2) as a reason to look again (filename_create in
+	// fs/namei.c); for what it does with the name next, it does.
 	gateRetired
 )
 
@@ -40,7 +42,8 @@ type class int8
 
 const (
 	aboutFile  class = iota // an open file or directory, by its handle; or the connection as a whole
-	aboutName               // a name, or opening what has one
+	lookup                  // a name that is looked up
+	aboutName               // a name that is changed, or what it names is opened
 	aboutNode               // an object, by its node id: the caller may have got there by its name or by a descriptor
 	aboutOther              // taking back another request
 )
@@ -48,7 +51,9 @@ const (
 var classes = func() (list [64]class) {
 	for op, name := range Operations {
 		switch name {
-		case "lookup", "symlink", "mknod", "mkdir", "unlink", "rmdir", "rename", "link", "open", "opendir", "create", "rename2", "tmpfile":
+		case "lookup":
+			list[op] = lookup
+		case "symlink", "mknod", "mkdir", "unlink", "rmdir", "rename", "link", "open", "opendir", "create", "rename2", "tmpfile":
 			list[op] = aboutName
 		case "getattr", "setattr", "readlink", "setxattr", "getxattr", "listxattr", "removexattr", "access", "ioctl", "statx":
 			list[op] = aboutNode

@@ -22,8 +22,8 @@ import (
 // Resume goes back from the first step. Who is sent away gets ESTALE, upon which the kernel looks up the whole path
 // once more, now into the new mount (retry_estale in fs/namei.c). So a caller that came by a path sees no error.
 //
-// After Retire the upper layer is another's, to whom every change of a name must be known. So requests about names
-// are refused for ever, and those about an object unless it is open. Open files are read and written as before: for
+// After Retire the upper layer is another's, to whom every change of a name must be known. So names can be looked up
+// but neither changed nor opened, and an object can be asked about only while it is open. Open files are read and written as before: for
 // the other one that is as if one of its own users did it.
 //
 // A union that takes the place of another one is opened with its gate closed (OpenNext), and opens it with Begin.
@@ -136,7 +136,7 @@ func (d *device) admit(in []byte) (counted bool, err error) {
 		return false, errDropped
 	case d.gate.enter(c) == gateOpen:
 		return true, nil
-	case c == aboutNode && d.fs.open(in):
+	case c == lookup || c == aboutNode && d.fs.open(in):
 		return false, nil
 	}
 	return false, errGone

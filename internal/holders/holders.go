@@ -1,0 +1,267 @@
+package holders
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// Holder is one thing that holds a file system.
+type Holder struct {
+	PID     int    `json:"pid"`
+	Command string `json:"command"`
+	Use     string `json:"use"`  // cwd, root, map, mount, or the number of a descriptor
+	Mode    string `json:"mode"` // of a descriptor: read, write or path; else empty
+	Path    string `json:"path"`
+}
+
+func (h Holder) String() string {
+	return fmt.Sprintf("%d (%s) %s %s", h.PID, h.Command, h.Use, h.Path)
+}
+
+// What a search looks at.
+type search struct {
+	dev    uint64
+	mounts map[string]bool // ids of the mounts of the file system, in all mount namespaces
+	maps   bool            // look for mapped files, which is slow
+	found  []Holder
+}
+
+// Find returns who holds the file system with the given st_dev, which is mounted as the mount id. Other mounts of it
+// count, unless they come and go with this one.
+func Find(dev uint64, id string) ([]Holder, error) {
+	s, err := find(dev, id, true)
+	if err != nil {
+		return nil, err
+	}
+	return s.found, nil
+}
+
+// FindOpen is Find without mapped files: descriptors, working and root directories, and mounts.
+func FindOpen(dev uint64, id string) ([]Holder, error) {
+	s, err := find(dev, id, false)
+	if err != nil {
+		return nil, err
+	}
+	return s.found, nil
+}
+
+func find(dev uint64, id string, maps bool) (*search, error) {
+	s := &search{dev: dev, maps: maps}
+	pids, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.findMounts(pids, id); err != nil {
+		return nil, err
+	}
+	for _, pid := range pids {
+		s.process(pid)
+	}
+	return s, nil
+}
+
+func processes() ([]string, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []string
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, e.Name())
+		}
+	}
+	return pids, nil
+}
+
+// findMounts looks through every mount namespace that some process is in.
+func (s *search) findMounts(pids []string, id string) error {
+	s.mounts = map[string]bool{}
+	own, err := mountinfo.Read()
+	if err != nil {
+		return err
+	}
+	group := peerGroup(own, id)
+	s.mountsOf("self", own, id, group)
+	here, _ := os.Readlink("/proc/self/ns/mnt")
+	seen := map[string]bool{here: true, "": true}
+	for _, pid := range pids {
+		ns, _ := os.Readlink("/proc/" + pid + "/ns/mnt")
+		if seen[ns] {
+			continue
+		}
+		seen[ns] = true
+		if entries, err := mountinfo.ReadOf(pid); err == nil { // else it has ended
+			s.mountsOf(pid, entries, "", group)
+		}
+	}
+	return nil
+}
+
+// peerGroup returns the peer group that an unmount of the mount id spreads to (mount_namespaces(7)): that of the mount
+// which it is on.
+func peerGroup(entries []mountinfo.Entry, id string) string {
+	parent := ""
+	for _, e := range entries {
+		if e.ID == id {
+			parent = e.Parent
+		}
+	}
+	for _, e := range entries {
+		if e.ID == parent {
+			return e.Shared
+		}
+	}
+	return ""
+}
+
+// mountsOf notes the mounts of the file system in the namespace of pid. Those that do not go with the mount id, are
+// holders.
+func (s *search) mountsOf(pid string, entries []mountinfo.Entry, id, group string) {
+	parents := map[string]mountinfo.Entry{}
+	for _, e := range entries {
+		parents[e.ID] = e
+	}
+	for _, e := range entries {
+		if e.Device() != s.dev {
+			continue
+		}
+		s.mounts[e.ID] = true
+		parent := parents[e.Parent]
+		goesToo := group != "" && (parent.Shared == group || parent.Master == group)
+		if e.ID != id && !goesToo {
+			s.add(pid, "mount", "", e.MountPoint)
+		}
+	}
+}
+
+func (s *search) add(pid, use, mode, path string) {
+	if pid == "self" {
+		pid = strconv.Itoa(os.Getpid())
+	}
+	number, _ := strconv.Atoi(pid)
+	comm, err := os.ReadFile("/proc/" + pid + "/comm")
+	if err != nil {
+		return // it has ended meanwhile
+	}
+	s.found = append(s.found, Holder{PID: number, Command: strings.TrimSuffix(string(comm), "\n"), Use: use, Mode: mode, Path: path})
+}
+
+// process looks into one process. What cannot be read of it is not there any more, or not to be seen.
+func (s *search) process(pid string) {
+	dir := "/proc/" + pid
+	for _, use := range []string{"cwd", "root"} {
+		if id, ok := mountOfLink(dir + "/" + use); ok && s.mounts[id] {
+			path, _ := os.Readlink(dir + "/" + use)
+			s.add(pid, use, "", path)
+		}
+	}
+	fds, _ := os.ReadDir(dir + "/fd")
+	for _, e := range fds {
+		if d, ok := descriptorOf(dir, e.Name()); ok && s.mounts[d.mount] {
+			s.add(pid, e.Name(), d.mode, d.path)
+		}
+	}
+	if s.maps {
+		s.mapped(pid)
+	}
+}
+
+// mountOfLink is the id of the mount that a link in /proc leads to.
+func mountOfLink(link string) (id string, ok bool) {
+	fd, err := sys.Openat(unix.AT_FDCWD, link, unix.O_PATH, 0)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
+	d, ok := descriptorOf("/proc/self", strconv.Itoa(fd))
+	return d.mount, ok
+}
+
+// descriptor is what /proc tells of one.
+type descriptor struct {
+	mount string // id
+	mode  string // see Holder
+	path  string
+}
+
+func descriptorOf(dir, fd string) (descriptor, bool) {
+	path, err := os.Readlink(dir + "/fd/" + fd)
+	if err != nil || !strings.HasPrefix(path, "/") { // a pipe, a socket
+		return descriptor{}, false
+	}
+	info, err := os.ReadFile(dir + "/fdinfo/" + fd)
+	if err != nil {
+		return descriptor{}, false
+	}
+	d := descriptor{path: path, mode: "read"}
+	for line := range strings.Lines(string(info)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "mnt_id":
+			d.mount = value
+		case "flags":
+			flags, _ := strconv.ParseUint(value, 8, 32)
+			if flags&unix.O_PATH != 0 {
+				d.mode = "path"
+			} else if flags&unix.O_ACCMODE != unix.O_RDONLY {
+				d.mode = "write"
+			}
+		}
+	}
+	return d, true
+}
+
+// mapped looks for mapped files: programs that run, libraries, mmap(2).
+func (s *search) mapped(pid string) {
+	text, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		return
+	}
+	dev := fmt.Appendf(nil, "%02x:%02x", unix.Major(s.dev), unix.Minor(s.dev))
+	if !bytes.Contains(text, dev) {
+		return
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(text)) { // address perms offset dev inode path
+		f := strings.Fields(line)
+		if len(f) < 6 || f[3] != string(dev) || seen[f[4]] {
+			continue
+		}
+		seen[f[4]] = true
+		s.add(pid, "map", "", line[strings.IndexByte(line, '/'):len(line)-1])
+	}
+}
+
+// holds reports whether h, which was found before, is there still, as far as can be told.
+func (s *search) holds(h Holder) bool {
+	dir := "/proc/" + strconv.Itoa(h.PID)
+	switch h.Use {
+	case "mount":
+		return true
+	case "cwd", "root":
+		id, ok := mountOfLink(dir + "/" + h.Use)
+		return ok && s.mounts[id]
+	case "map":
+		again := &search{dev: s.dev}
+		again.mapped(strconv.Itoa(h.PID))
+		for _, m := range again.found {
+			if m.Path == h.Path {
+				return true
+			}
+		}
+		return false
+	default:
+		d, ok := descriptorOf(dir, h.Use)
+		return ok && s.mounts[d.mount] && d.path == h.Path
+	}
+}
