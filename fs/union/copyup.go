@@ -137,15 +137,20 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data i
 	if n.parent != parent || n.name != name {
 		return unix.ESTALE // it was moved on the host meanwhile: the kernel's client looks it up again
 	}
-	if err := fs.publishIn(parent, name, staged, !brokenLink); err != nil {
-		return err
-	}
+	var dir *layer.Dir // once it is published, nothing may fail any more
 	if n.isDir() {
 		keep = true
-		dir, err := parent.dir.upper.Load().Adopt(pin, name)
-		if err != nil {
+		if dir, err = parent.dir.upper.Load().Adopt(pin, name); err != nil {
 			return err
 		}
+	}
+	if err := fs.publishIn(parent, name, staged, !brokenLink); err != nil {
+		if dir != nil {
+			dir.Close()
+		}
+		return err
+	}
+	if dir != nil {
 		n.dir.upper.Store(dir)
 	}
 	fs.nodes.rekey(n, keyOf(&st))

@@ -42,6 +42,7 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			r := newFaultRun(t, o, lower)
 			r.failures(t, i)
+			r.retries(t, i)
 			r.kills(t, i)
 			r.server.end()
 		})
@@ -61,6 +62,17 @@ func (r *faultRun) failures(t *testing.T, seed int) {
 	}
 }
 
+// retries makes system calls fail, and does the operation again at once, before anything is looked up anew.
+func (r *faultRun) retries(t *testing.T, seed int) {
+	t.Run("again at once", func(t *testing.T) {
+		for n := range r.calls {
+			if *allFaults || (n+seed)%20 == 0 {
+				t.Run(fmt.Sprint(n+1), func(t *testing.T) { r.retry(t, n+1) })
+			}
+		}
+	})
+}
+
 // kills kills the server: before and after every system call, or after a selection of those that leave something.
 func (r *faultRun) kills(t *testing.T, seed int) {
 	for _, when := range []string{"before", "after"} {
@@ -72,61 +84,6 @@ func (r *faultRun) kills(t *testing.T, seed int) {
 			}
 		})
 	}
-}
-
-// TestFaultsOfMount makes each system call of a mount fail, and kills the server at each: the mount fails, and the next
-// one shows what it should, whatever an earlier server has left in the staging directory.
-func TestFaultsOfMount(t *testing.T) {
-	testfs.NeedRoot(t)
-	r := &faultRun{dir: testfs.Layers(t, 1)[0], server: newFaultServer(t), template: parseOld(t, faultUpper)}
-	r.spec = layer.Spec{Lower: faultLayers(t), Upper: r.dir + "/upper", Work: r.dir + "/work"}
-	r.setUp(t)
-	r.mount(t)
-	r.before = shows(r.target())
-	r.unmount(t)
-	try := func(p plan) (calls []string, err error) {
-		testfs.Write(t, r.spec.Work+"/work", "dir left\nfile left/f\nwhiteout left/w")
-		_, planErr := r.server.tell(command{Plan: &p})
-		r.must(t, "plan", planErr)
-		_, err = r.server.tell(command{Mount: &r.spec, Target: r.target()})
-		report, _ := r.server.tell(command{Report: true})
-		return report.Calls, err
-	}
-	check := func(t *testing.T) {
-		r.mount(t)
-		r.same(t, "mounted again", r.before, shows(r.target()))
-		r.emptyWork(t)
-		r.unmount(t)
-	}
-	calls, err := try(plan{})
-	r.must(t, "mount", err)
-	r.unmount(t)
-	for n := 1; n <= len(calls); n++ {
-		t.Run(fmt.Sprintf("EIO/%d", n), func(t *testing.T) {
-			if calls, err := try(plan{N: n, Errno: unix.EIO}); err == nil {
-				t.Logf("the mount does without %s", calls[n-1])
-				r.unmount(t)
-			} else if !strings.Contains(err.Error(), unix.EIO.Error()) {
-				t.Errorf("%s failed, and the mount with %v", calls[n-1], err)
-			}
-			check(t)
-		})
-	}
-	for n := 1; n <= len(calls); n++ {
-		if !*allFaults && !changes[calls[n-1]] {
-			continue
-		}
-		t.Run(fmt.Sprintf("killed/%d", n), func(t *testing.T) {
-			if _, err := try(plan{N: n, After: true}); err == nil {
-				t.Fatal("the server is still alive")
-			}
-			_ = r.server.proc.Wait(10 * time.Second)
-			r.server = newFaultServer(r.server.t)
-			check(t)
-		})
-	}
-	r.server.end()
-	r.tearDown(t)
 }
 
 // changes are the system calls that leave something on disk.
@@ -284,6 +241,23 @@ func (r *faultRun) fail(t *testing.T, n int, errno unix.Errno) {
 		again()
 	}
 	r.unmount(t)
+}
+
+// retry makes the n-th system call fail, and does the operation again.
+func (r *faultRun) retry(t *testing.T, n int) {
+	defer r.begin(t)()
+	calls, err := r.do(t, plan{N: n, Errno: unix.EIO})
+	var again error
+	if err != nil {
+		again = r.op.do(r.target())
+	}
+	shown := shows(r.target())
+	if again != nil && shown != r.after { // else it was done the first time, but for the answer
+		t.Fatalf("%s failed, and when the operation was done again at once: %v; calls:\n%s", calls[n-1], again, numbered(calls))
+	}
+	r.same(t, "done again at once,", r.after, shown)
+	r.unmount(t)
+	r.onKernel(t, func() { r.same(t, "done again at once, on the kernel", r.after, shows(r.target())) })
 }
 
 // kill kills the server at the n-th system call.
