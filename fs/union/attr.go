@@ -193,7 +193,7 @@ func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 		}
 	}
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-		if err := dropPrivileges(r); err != nil {
+		if err := fs.dropPrivileges(r, &in.InHeader); err != nil {
 			return err
 		}
 	}
@@ -247,25 +247,31 @@ func timeArg(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 
 // dropPrivileges clears set-user-id and set-group-id as a write by an ordinary user does (setattr_should_drop_suidgid).
 // The system would do it for a process that has not the daemon's privileges.
-func dropPrivileges(r layer.Ref) error {
+func (fs *FS) dropPrivileges(r layer.Ref, caller *fuse.InHeader) error {
 	var st unix.Stat_t
 	if err := r.Stat(&st); err != nil {
 		return err
 	}
-	if mode := withoutPrivileges(st.Mode); mode != st.Mode {
+	if mode := fs.withoutPrivileges(&st, caller); mode != st.Mode {
 		return r.Chmod(mode & 0o7777)
 	}
 	return nil
 }
 
-// withoutPrivileges is mode less what a write clears. S_ISGID without group execution is no privilege: it used to mean
-// mandatory locking.
-func withoutPrivileges(mode uint32) uint32 {
+// withoutPrivileges is the mode less what a write clears. S_ISGID without group execution is no privilege (it used to
+// mean mandatory locking): only those outside the group lose it, and not the superuser, who is taken to have
+// CAP_FSETID.
+func (fs *FS) withoutPrivileges(st *unix.Stat_t, caller *fuse.InHeader) uint32 {
+	mode := st.Mode
 	if mode&unix.S_IFMT != unix.S_IFREG {
 		return mode
 	}
 	mode &^= unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
+	if mode&unix.S_ISGID == 0 {
+		return mode
+	}
+	_, gid := fs.owners.shown(st.Uid, st.Gid)
+	if mode&unix.S_IXGRP != 0 || caller.Uid != 0 && !inGroup(caller, gid) {
 		mode &^= unix.S_ISGID
 	}
 	return mode

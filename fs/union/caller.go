@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -47,6 +49,24 @@ func dying(pid uint32) bool {
 					return true
 				}
 			}
+		}
+	}
+	return false
+}
+
+// inGroup reports whether the thread that waits for the request is in a group (vfsgid_in_group_p). The request tells its
+// group; the others are in its status. Who cannot be looked at is in no other group.
+func inGroup(caller *fuse.InHeader, gid uint32) bool {
+	if caller.Gid == gid {
+		return true
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", caller.Pid))
+	if err != nil {
+		return false
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+		if groups, found := bytes.CutPrefix(lines.Bytes(), []byte("Groups:")); found {
+			return slices.Contains(strings.Fields(string(groups)), strconv.FormatUint(uint64(gid), 10))
 		}
 	}
 	return false

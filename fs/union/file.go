@@ -44,7 +44,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		return fs.nodeStatus("open", n, err)
 	}
 	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
-		if err := dropPrivileges(layer.RefFD(fd)); err != nil {
+		if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
 			unix.Close(fd)
 			return fs.nodeStatus("open", n, err)
 		}
@@ -137,7 +137,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	err := f.with(func(fd int) error {
 		if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-			if err := dropPrivileges(layer.RefFD(fd)); err != nil {
+			if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
 				return err
 			}
 		}
@@ -177,7 +177,7 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.EBADF
 	}
 	return fs.nodeStatus("fallocate", f.node, f.with(func(fd int) error {
-		if err := dropAsUser(&in.InHeader, fd); err != nil {
+		if err := fs.dropAsUser(&in.InHeader, fd); err != nil {
 			return err
 		}
 		return sys.Retry(func() error { return unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length)) })
@@ -186,11 +186,11 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 
 // dropAsUser clears set-user-id and set-group-id of a file that the caller changes with a request that does not say
 // whether it should be done. CAP_FSETID of the caller is not known here; the superuser is taken to have it.
-func dropAsUser(caller *fuse.InHeader, fd int) error {
+func (fs *FS) dropAsUser(caller *fuse.InHeader, fd int) error {
 	if caller.Uid == 0 {
 		return nil
 	}
-	return dropPrivileges(layer.RefFD(fd))
+	return fs.dropPrivileges(layer.RefFD(fd), caller)
 }
 
 // Lseek implements fuse.RawFileSystem. The kernel asks only for SEEK_DATA and SEEK_HOLE.
@@ -214,7 +214,7 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	}
 	var copied int
 	err := to.with(func(out int) error {
-		if err := dropAsUser(&in.InHeader, out); err != nil {
+		if err := fs.dropAsUser(&in.InHeader, out); err != nil {
 			return err
 		}
 		return from.with(func(src int) (err error) {

@@ -1,6 +1,9 @@
 package mounttest
 
 import (
+	"fmt"
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -149,6 +152,34 @@ var perms = []check{
 		equal(u, u.stat("root").Mode&0o7777, 0o6777)
 		u.remount()
 		equal(u, u.stat("w").Mode&0o7777, 0o777)
+	}},
+	{"set-gid without execution is dropped for those outside the group", func(u *union) {
+		var lower strings.Builder
+		for _, who := range []string{"out", "in", "group", "root"} {
+			for _, how := range []string{"w", "t", "o", "a", "c"} {
+				fmt.Fprintf(&lower, "file %s.%s \"0123\" mode=6666 owner=0:4242\n", who, how)
+			}
+		}
+		u.mount(lower.String())
+		change := func(who string) {
+			u.writeAt(u.open(who+".w", unix.O_WRONLY, 0), 0, "x")
+			u.ok(u.truncate(who+".t", 2))
+			u.close(u.open(who+".o", unix.O_WRONLY|unix.O_TRUNC, 0))
+			u.ok(unix.Fallocate(u.open(who+".a", unix.O_WRONLY, 0), 0, 0, 5))
+			_, err := unix.CopyFileRange(u.open(who+".a", unix.O_RDONLY, 0), nil, u.open(who+".c", unix.O_WRONLY, 0), nil, 2, 0)
+			u.ok(err)
+		}
+		u.as(user{uid: 1000, gid: 1000, groups: []int{1, 2}}, func() { change("out") })
+		u.as(user{uid: 1000, gid: 1000, groups: []int{1, 4242}}, func() { change("in") })
+		u.as(user{uid: 1000, gid: 4242}, func() { change("group") })
+		change("root")
+		for who, want := range map[string]uint32{"out": 0o666, "in": 0o2666, "group": 0o2666, "root": 0o6666} {
+			for _, how := range []string{"w", "t", "o", "a", "c"} {
+				if mode := u.stat(who+"."+how).Mode & 0o7777; mode != want {
+					u.Errorf("%s.%s has mode %o, want %o", who, how, mode, want)
+				}
+			}
+		}
 	}},
 	{"a change of owner drops set-id bits", func(u *union) {
 		u.mount("file x \"0123\" mode=6755\nfile n \"0123\" mode=6644\ndir d mode=6755")
