@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,7 +62,7 @@ func (e *HeldError) Error() string {
 
 const (
 	// patience is how long those who hold the old union are watched for one that does not let go.
-	patience = 500 * time.Millisecond
+	patience = 250 * time.Millisecond
 
 	// A pause that does not come to rest is given up after pauseTime, so that callers do not have to wait for long, and
 	// tried again after pauseGap, in which they get on. One may wait for another: it has a directory open and wants a
@@ -95,7 +97,11 @@ func (s *Switch) Run(ctx context.Context) (*Switched, error) {
 	if err := s.Backend.Supports(ctx, s.Spec); err != nil {
 		return nil, err
 	}
-	left, err := holders.Lasting(ctx, s.Dev, entry.ID, patience)
+	search, err := holders.NewSearch(s.Dev, entry.ID)
+	if err != nil {
+		return nil, err
+	}
+	left, err := search.Lasting(ctx, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +112,7 @@ func (s *Switch) Run(ctx context.Context) (*Switched, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := &running{Switch: s, entry: entry, prev: prev, old: old, left: left}
+	run := &running{Switch: s, entry: entry, prev: prev, old: old, search: search, left: left}
 	defer run.closeOld()
 	if y, ok := s.Old.(Yielding); ok {
 		err = run.fromServed(ctx, y)
@@ -179,6 +185,9 @@ type running struct {
 	prev  *layer.Previous
 	old   int // O_PATH, the root of the old mount
 	left  []holders.Holder
+
+	search *holders.Search // for holders of the old union
+
 	began time.Time // since when callers wait
 	next  Next      // once it is mounted
 }
@@ -226,7 +235,6 @@ func flush(s *layer.Stack) error {
 
 // pause brings the old union to rest.
 func (r *running) pause(ctx context.Context, old Yielding) error {
-	var held []holders.Holder
 	for range pauseTries {
 		r.began = time.Now()
 		limited, cancel := context.WithTimeout(ctx, pauseTime)
@@ -236,13 +244,14 @@ func (r *running) pause(ctx context.Context, old Yielding) error {
 			if r.Lazy {
 				return nil
 			}
-			// What is left now has no requests to make, or has made one that waits.
-			if held, err = r.heldNow(); err == nil && len(held) == 0 {
+			// Nothing is open, but somebody may just have changed into one of the directories.
+			var held []holders.Holder
+			if held, err = r.search.Directories(); err == nil && len(held) == 0 {
 				return nil
 			}
 			err = errors.Join(err, old.Resume())
 		} else if errors.Is(err, context.DeadlineExceeded) {
-			held, err = r.heldNow()
+			err = nil
 		}
 		if err != nil {
 			return err
@@ -253,22 +262,17 @@ func (r *running) pause(ctx context.Context, old Yielding) error {
 		case <-time.After(pauseGap):
 		}
 	}
-	if len(held) > 0 {
+	if held, err := r.search.All(); err != nil {
+		return err
+	} else if held = slices.DeleteFunc(held, r.isOwn); len(held) > 0 {
 		return &HeldError{held}
 	}
 	return errors.New("it does not come to rest: a request takes long, as when a large file is copied up; try again later, or pass --lazy")
 }
 
-// heldNow is who has something open in the old union now, but for this process.
-func (r *running) heldNow() ([]holders.Holder, error) {
-	list, err := holders.FindOpen(r.Dev, r.entry.ID)
-	var others []holders.Holder
-	for _, h := range list {
-		if h.PID != os.Getpid() {
-			others = append(others, h)
-		}
-	}
-	return others, err
+// isOwn reports whether a holder is the descriptor of this switch.
+func (r *running) isOwn(h holders.Holder) bool {
+	return h.PID == os.Getpid() && h.Use == strconv.Itoa(r.old)
 }
 
 // open opens the new union, with the flags that the mount of the old one has now.

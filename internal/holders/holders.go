@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,46 +27,50 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%d (%s) %s %s", h.PID, h.Command, h.Use, h.Path)
 }
 
-// What a search looks at.
-type search struct {
+// Search looks for the holders of one file system.
+type Search struct {
 	dev    uint64
-	mounts map[string]bool // ids of the mounts of the file system, in all mount namespaces
-	maps   bool            // look for mapped files, which is slow
-	found  []Holder
+	mounts map[string]bool // ids of its mounts, in all mount namespaces
+	others list            // mounts that do not come and go with the one that was asked for
 }
 
-// Find returns who holds the file system with the given st_dev, which is mounted as the mount id. Other mounts of it
-// count, unless they come and go with this one.
-func Find(dev uint64, id string) ([]Holder, error) {
-	s, err := find(dev, id, true)
-	if err != nil {
-		return nil, err
-	}
-	return s.found, nil
-}
-
-// FindOpen is Find without mapped files: descriptors, working and root directories, and mounts.
-func FindOpen(dev uint64, id string) ([]Holder, error) {
-	s, err := find(dev, id, false)
-	if err != nil {
-		return nil, err
-	}
-	return s.found, nil
-}
-
-func find(dev uint64, id string, maps bool) (*search, error) {
-	s := &search{dev: dev, maps: maps}
+// NewSearch finds the mounts of the file system with the given st_dev, which is mounted as the mount id. Other mounts of
+// it are holders, unless they come and go with this one.
+func NewSearch(dev uint64, id string) (*Search, error) {
 	pids, err := processes()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.findMounts(pids, id); err != nil {
+	s := &Search{dev: dev}
+	return s, s.findMounts(pids, id)
+}
+
+// All returns who holds the file system now.
+func (s *Search) All() ([]Holder, error) {
+	pids, err := processes()
+	if err != nil {
 		return nil, err
 	}
+	found := append(list(nil), s.others...)
 	for _, pid := range pids {
-		s.process(pid)
+		found.directories(s, pid)
+		found.descriptors(s, pid)
+		found.mapped(s, pid)
 	}
-	return s, nil
+	return found, nil
+}
+
+// Directories returns whose working or root directory is in the file system. It takes a fraction of the time of All.
+func (s *Search) Directories() ([]Holder, error) {
+	pids, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	var found list
+	for _, pid := range pids {
+		found.directories(s, pid)
+	}
+	return found, nil
 }
 
 func processes() ([]string, error) {
@@ -83,7 +88,7 @@ func processes() ([]string, error) {
 }
 
 // findMounts looks through every mount namespace that some process is in.
-func (s *search) findMounts(pids []string, id string) error {
+func (s *Search) findMounts(pids []string, id string) error {
 	s.mounts = map[string]bool{}
 	own, err := mountinfo.Read()
 	if err != nil {
@@ -125,7 +130,7 @@ func peerGroup(entries []mountinfo.Entry, id string) string {
 
 // mountsOf notes the mounts of the file system in the namespace of pid. Those that do not go with the mount id, are
 // holders.
-func (s *search) mountsOf(pid string, entries []mountinfo.Entry, id, group string) {
+func (s *Search) mountsOf(pid string, entries []mountinfo.Entry, id, group string) {
 	parents := map[string]mountinfo.Entry{}
 	for _, e := range entries {
 		parents[e.ID] = e
@@ -138,12 +143,15 @@ func (s *search) mountsOf(pid string, entries []mountinfo.Entry, id, group strin
 		parent := parents[e.Parent]
 		goesToo := group != "" && (parent.Shared == group || parent.Master == group)
 		if e.ID != id && !goesToo {
-			s.add(pid, "mount", "", e.MountPoint)
+			s.others.add(pid, "mount", "", e.MountPoint)
 		}
 	}
 }
 
-func (s *search) add(pid, use, mode, path string) {
+// list collects holders. What cannot be read of a process is not there any more, or not to be seen.
+type list []Holder
+
+func (l *list) add(pid, use, mode, path string) {
 	if pid == "self" {
 		pid = strconv.Itoa(os.Getpid())
 	}
@@ -152,26 +160,47 @@ func (s *search) add(pid, use, mode, path string) {
 	if err != nil {
 		return // it has ended meanwhile
 	}
-	s.found = append(s.found, Holder{PID: number, Command: strings.TrimSuffix(string(comm), "\n"), Use: use, Mode: mode, Path: path})
+	*l = append(*l, Holder{PID: number, Command: strings.TrimSuffix(string(comm), "\n"), Use: use, Mode: mode, Path: path})
 }
 
-// process looks into one process. What cannot be read of it is not there any more, or not to be seen.
-func (s *search) process(pid string) {
-	dir := "/proc/" + pid
+func (l *list) directories(s *Search, pid string) {
 	for _, use := range []string{"cwd", "root"} {
-		if id, ok := mountOfLink(dir + "/" + use); ok && s.mounts[id] {
-			path, _ := os.Readlink(dir + "/" + use)
-			s.add(pid, use, "", path)
+		link := "/proc/" + pid + "/" + use
+		if id, ok := mountOfLink(link); ok && s.mounts[id] {
+			path, _ := os.Readlink(link)
+			l.add(pid, use, "", path)
 		}
 	}
+}
+
+func (l *list) descriptors(s *Search, pid string) {
+	dir := "/proc/" + pid
 	fds, _ := os.ReadDir(dir + "/fd")
 	for _, e := range fds {
 		if d, ok := descriptorOf(dir, e.Name()); ok && s.mounts[d.mount] {
-			s.add(pid, e.Name(), d.mode, d.path)
+			l.add(pid, e.Name(), d.mode, d.path)
 		}
 	}
-	if s.maps {
-		s.mapped(pid)
+}
+
+// mapped looks for mapped files: programs that run, libraries, mmap(2).
+func (l *list) mapped(s *Search, pid string) {
+	text, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		return
+	}
+	dev := fmt.Appendf(nil, "%02x:%02x", unix.Major(s.dev), unix.Minor(s.dev))
+	if !bytes.Contains(text, dev) {
+		return
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(text)) { // address perms offset dev inode path
+		f := strings.Fields(line)
+		if len(f) < 6 || f[3] != string(dev) || seen[f[4]] {
+			continue
+		}
+		seen[f[4]] = true
+		l.add(pid, "map", "", line[strings.IndexByte(line, '/'):len(line)-1])
 	}
 }
 
@@ -221,29 +250,8 @@ func descriptorOf(dir, fd string) (descriptor, bool) {
 	return d, true
 }
 
-// mapped looks for mapped files: programs that run, libraries, mmap(2).
-func (s *search) mapped(pid string) {
-	text, err := os.ReadFile("/proc/" + pid + "/maps")
-	if err != nil {
-		return
-	}
-	dev := fmt.Appendf(nil, "%02x:%02x", unix.Major(s.dev), unix.Minor(s.dev))
-	if !bytes.Contains(text, dev) {
-		return
-	}
-	seen := map[string]bool{}
-	for line := range strings.Lines(string(text)) { // address perms offset dev inode path
-		f := strings.Fields(line)
-		if len(f) < 6 || f[3] != string(dev) || seen[f[4]] {
-			continue
-		}
-		seen[f[4]] = true
-		s.add(pid, "map", "", line[strings.IndexByte(line, '/'):len(line)-1])
-	}
-}
-
 // holds reports whether h, which was found before, is there still, as far as can be told.
-func (s *search) holds(h Holder) bool {
+func (s *Search) holds(h Holder) bool {
 	dir := "/proc/" + strconv.Itoa(h.PID)
 	switch h.Use {
 	case "mount":
@@ -252,14 +260,9 @@ func (s *search) holds(h Holder) bool {
 		id, ok := mountOfLink(dir + "/" + h.Use)
 		return ok && s.mounts[id]
 	case "map":
-		again := &search{dev: s.dev}
-		again.mapped(strconv.Itoa(h.PID))
-		for _, m := range again.found {
-			if m.Path == h.Path {
-				return true
-			}
-		}
-		return false
+		var now list
+		now.mapped(s, strconv.Itoa(h.PID))
+		return slices.Contains(now, h)
 	default:
 		d, ok := descriptorOf(dir, h.Use)
 		return ok && s.mounts[d.mount] && d.path == h.Path
