@@ -94,6 +94,9 @@ func run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
+	if err := spreadOut(dir); err != nil {
+		return nil, err
+	}
 	r := &runner{Config: cfg, dir: dir, report: newReport(cfg, dir)}
 	if cfg.Count {
 		if r.tracing, err = newTracing(filepath.Join(dir, "trace")); err != nil {

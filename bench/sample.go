@@ -49,7 +49,7 @@ type scene struct {
 
 // sample runs the workload once. What it has measured before an error counts.
 func (r *runner) sample(ctx context.Context, w workload.Workload, l *layers, s Server, regime Regime, counting bool) (rows []measured, err error) {
-	sc := &scene{runner: r, workload: w, server: s, dir: filepath.Join(r.dir, "run")}
+	sc := &scene{runner: r, workload: w, server: s, dir: filepath.Join(r.dir, fmt.Sprintf("run%d", r.done))}
 	defer func() {
 		err = errors.Join(err, sc.close())
 		if err != nil { // the directory is of this sample only, and says nothing
