@@ -96,13 +96,17 @@ func (a *app) helper(program string, args []string) error {
 	if strings.HasPrefix(target, "/dev/fd/") {
 		return usagef("mount %s: a mount point that was opened by mount.fuse3 is not supported; drop the option drop_privileges", target)
 	}
-	if err := a.helperMount(target, strings.Join(*options, ","), *foreground || *debug); err != nil {
+	source := ""
+	if flags.NArg() == 2 {
+		source = flags.Arg(0)
+	}
+	if err := a.helperMount(source, target, strings.Join(*options, ","), *foreground || *debug); err != nil {
 		return fmt.Errorf("mount %s: %w", target, err)
 	}
 	return nil
 }
 
-func (a *app) helperMount(target, options string, foreground bool) error {
+func (a *app) helperMount(source, target, options string, foreground bool) error {
 	spec, unknown, err := layer.ParseOptions(options)
 	if err != nil {
 		return usagef("%w", err)
@@ -120,6 +124,9 @@ func (a *app) helperMount(target, options string, foreground bool) error {
 		if spec, _, err = layer.ParseOptions("aufs_marks=on," + options); err != nil {
 			return usagef("%w", err)
 		}
+	}
+	if spec.Options.FsName == "" {
+		spec.Options.FsName = source // by it "mount -a" sees that an entry of fstab(5) is mounted
 	}
 	if err := checkSpec(spec); err != nil {
 		return err
