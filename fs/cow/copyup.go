@@ -17,6 +17,9 @@ type Copier struct {
 	Xattr  layer.XattrNames
 	Origin *Origins // nil to write no origin
 
+	// Override, if not empty, is the attribute that owner, mode and type of the copies are kept in.
+	Override layer.Override
+
 	// Observe, if not nil, is told of every copy: how the data of a file was copied and how many bytes it has, and how
 	// long it took to make the copy.
 	Observe func(method sys.CopyMethod, bytes int64, took time.Duration)
@@ -27,7 +30,9 @@ type Source struct {
 	Ref   layer.Ref
 	Data  layer.Ref // the file that has the data, if Ref is a metacopy without them
 	Layer *layer.Layer
-	Stat  unix.Stat_t
+	Stat  unix.Stat_t // as the union shows it
+
+	Override layer.Override // the attribute that Layer keeps owner, mode and type in, if any
 }
 
 // Options narrow a copy.
@@ -76,8 +81,11 @@ func (c *Copier) build(src Source, opt Options) (*layer.Staged, sys.CopyMethod, 
 
 // BuildLike makes an empty directory with the metadata of the upper directory dir, whole but not visible.
 func (c *Copier) BuildLike(dir *layer.Dir) (*layer.Staged, error) {
-	src := Source{Ref: dir.Self(), Layer: dir.Layer()}
+	src := Source{Ref: dir.Self(), Layer: dir.Layer(), Override: c.Override}
 	if err := src.Ref.Stat(&src.Stat); err != nil {
+		return nil, err
+	}
+	if err := c.Override.Apply(src.Ref, &src.Stat); err != nil {
 		return nil, err
 	}
 	s, _, err := c.build(src, Options{})
@@ -87,7 +95,12 @@ func (c *Copier) BuildLike(dir *layer.Dir) (*layer.Staged, error) {
 // make makes the object with its data, and tells how that was copied.
 func (c *Copier) make(src Source, opt Options) (*layer.Staged, sys.CopyMethod, error) {
 	staging := c.Work.Dir()
-	switch src.Stat.Mode & unix.S_IFMT {
+	kind := src.Stat.Mode & unix.S_IFMT
+	if c.Override != "" && kind != c.Override.Backing(kind)&unix.S_IFMT {
+		s, _, err := c.Work.StageFile(0o600)
+		return s, sys.CopyNone, err
+	}
+	switch kind {
 	case unix.S_IFREG:
 		return c.makeFile(src, opt)
 	case unix.S_IFDIR:
@@ -151,16 +164,23 @@ func (c *Copier) makeFile(src Source, opt Options) (*layer.Staged, sys.CopyMetho
 // metadata gives the copy at dst what the source has, in the order that the package comment explains.
 func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 	st := &src.Stat
-	if err := dst.Chown(st.Uid, st.Gid); err != nil {
-		return fmt.Errorf("set owner: %w", err)
+	if c.Override == "" {
+		if err := dst.Chown(st.Uid, st.Gid); err != nil {
+			return fmt.Errorf("set owner: %w", err)
+		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK { // a link has no mode of its own
-		if err := dst.Chmod(st.Mode & 0o7777); err != nil {
+		if err := dst.Chmod(c.Override.Backing(st.Mode) & 0o7777); err != nil {
 			return fmt.Errorf("set mode: %w", err)
 		}
 	}
-	if err := c.xattrs(dst, src.Ref); err != nil {
+	if err := c.xattrs(dst, src); err != nil {
 		return err
+	}
+	if c.Override != "" {
+		if err := c.Override.Write(dst, st); err != nil {
+			return fmt.Errorf("record owner and mode: %w", err)
+		}
 	}
 	if opt.Metacopy {
 		if err := dst.Setxattr(c.Xattr.Metacopy, nil, 0); err != nil {
@@ -183,8 +203,8 @@ func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 }
 
 // xattrs copies the extended attributes, ACLs and capabilities among them, but for overlayfs's own marks.
-func (c *Copier) xattrs(dst, src layer.Ref) error {
-	names, err := src.Listxattr()
+func (c *Copier) xattrs(dst layer.Ref, src Source) error {
+	names, err := src.Ref.Listxattr()
 	if err == unix.EOPNOTSUPP {
 		return nil
 	}
@@ -195,18 +215,35 @@ func (c *Copier) xattrs(dst, src layer.Ref) error {
 		if c.Xattr.Private(name) {
 			continue
 		}
-		value, err := src.Getxattr(name)
+		to, copied := c.nameOfCopy(name, src.Override)
+		if !copied {
+			continue
+		}
+		value, err := src.Ref.Getxattr(name)
 		if err == unix.ENODATA { // removed meanwhile
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read attribute %s: %w", name, err)
 		}
-		if err := dst.Setxattr(name, value, 0); err != nil && !ignorable(name, err) {
+		if err := dst.Setxattr(to, value, 0); err != nil && !ignorable(name, err) {
 			return fmt.Errorf("set attribute %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// nameOfCopy is the name that the attribute of a source in a layer with override has in the copy. Where the owner and the
+// mode of the copy are in an attribute, that is written anew, and an ACL would contradict it.
+func (c *Copier) nameOfCopy(name string, override layer.Override) (to string, copied bool) {
+	if c.Override == "" {
+		return name, true
+	}
+	name = override.FromDisk(name)
+	if layer.IsOverride(name) || strings.HasPrefix(name, "system.posix_acl_") {
+		return "", false
+	}
+	return c.Override.ToDisk(name), true
 }
 
 // ignorable reports whether an attribute that the upper's file system does not know may be left out: one that

@@ -108,7 +108,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 
 func (fs *FS) replyAttr(n *node, out *fuse.AttrOut) fuse.Status {
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil {
+	if err := fs.statNode(n, &st); err != nil {
 		return fs.nodeStatus("getattr", n, err)
 	}
 	fs.fillAttr(n, &st, &out.Attr)
@@ -123,7 +123,12 @@ func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 		return fuse.Status(unix.ESTALE)
 	}
 	var stx unix.Statx_t
-	err := n.use(func(r layer.Ref) error { return r.Statx(unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx) })
+	err := n.use(func(r layer.Ref) error {
+		if err := r.Statx(unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx); err != nil {
+			return err
+		}
+		return fs.overrideStatx(n, r, &stx)
+	})
 	if err != nil {
 		return fs.nodeStatus("statx", n, err)
 	}
@@ -172,6 +177,9 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 // clears bits of the mode; the times come last, since everything else changes them.
 func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 	if size, ok := in.GetSize(); ok {
+		if err := fs.dropCapabilities(r); err != nil {
+			return err
+		}
 		if err := fs.truncate(r, in, int64(size)); err != nil {
 			return err
 		}
@@ -183,12 +191,13 @@ func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
 		uid, _ := in.GetUID()
 		gid, _ := in.GetGID()
-		if err := r.Chown(fs.owners.stored(uid, gid)); err != nil && !fs.owners.Squashed() {
+		uid, gid = fs.owners.stored(uid, gid)
+		if err := fs.chown(r, uid, gid); err != nil && !fs.owners.Squashed() {
 			return err
 		}
 	}
 	if mode, ok := in.GetMode(); ok {
-		if err := r.Chmod(mode); err != nil {
+		if err := fs.chmod(r, mode); err != nil {
 			return err
 		}
 	}
@@ -211,7 +220,7 @@ func (fs *FS) change(n *node, r layer.Ref, in *fuse.SetAttrIn) error {
 // kernel, which leaves the clearing to us, has not checked it. The latter needs the file open for writing.
 func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
 	var st unix.Stat_t
-	if err := r.Stat(&st); err != nil {
+	if err := fs.statUpper(r, &st); err != nil {
 		return err
 	}
 	privileged := st.Mode&unix.S_ISUID != 0 || st.Mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
@@ -220,7 +229,7 @@ func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
 		return unix.EPERM
 	}
 	const nobody = ^uint32(0)
-	return r.Chown(nobody, nobody)
+	return fs.chown(r, nobody, nobody)
 }
 
 // truncate sets the size, through the open file if the caller has one: it may be allowed to write where the name is
@@ -249,11 +258,11 @@ func timeArg(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 // The system would do it for a process that has not the daemon's privileges.
 func (fs *FS) dropPrivileges(r layer.Ref, caller *fuse.InHeader) error {
 	var st unix.Stat_t
-	if err := r.Stat(&st); err != nil {
+	if err := fs.statUpper(r, &st); err != nil {
 		return err
 	}
 	if mode := fs.withoutPrivileges(&st, caller); mode != st.Mode {
-		return r.Chmod(mode & 0o7777)
+		return fs.chmod(r, mode&0o7777)
 	}
 	return nil
 }

@@ -62,10 +62,10 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	}
 	ended := fs.observeCopyUp()
 	defer func() { ended(err) }()
-	src := cow.Source{Layer: n.from}
+	src := cow.Source{Layer: n.from, Override: fs.overrideOf(n.from)}
 	err = n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
 		src.Ref = r
-		return r.Stat(&src.Stat)
+		return fs.stat(src.Layer, r, &src.Stat)
 	})
 	if err != nil {
 		return err

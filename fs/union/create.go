@@ -12,15 +12,18 @@ type creation struct {
 	parent *node
 	name   string
 	caller *fuse.InHeader
+	mode   uint32 // with the type
+	rdev   uint32
 	umask  uint32
-	dir    bool
 	cancel <-chan struct{}
 
 	// make makes the object as an entry of a directory, with the ids and the umask of the caller in force. That
 	// directory has the group, the set-group-id bit and the default ACL of the parent, so what is born in it
 	// inherits what it should.
-	make func(dir *layer.Dir, name string) error
+	make func(dir *layer.Dir, name string, mode uint32) error
 }
+
+func (c *creation) isDir() bool { return c.mode&unix.S_IFMT == unix.S_IFDIR }
 
 // Mknod implements fuse.RawFileSystem.
 func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
@@ -28,24 +31,24 @@ func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 		return fuse.EPERM
 	}
 	return fs.create(creation{
-		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, cancel: cancel,
-		make: func(dir *layer.Dir, name string) error { return dir.Mknod(name, in.Mode, uint64(in.Rdev)) },
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, mode: in.Mode, rdev: in.Rdev, umask: in.Umask, cancel: cancel,
+		make: func(dir *layer.Dir, name string, mode uint32) error { return dir.Mknod(name, mode, uint64(in.Rdev)) },
 	}, out)
 }
 
 // Mkdir implements fuse.RawFileSystem.
 func (fs *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	return fs.create(creation{
-		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, dir: true, cancel: cancel,
-		make: func(dir *layer.Dir, name string) error { return dir.Mkdir(name, in.Mode) },
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, mode: unix.S_IFDIR | in.Mode, umask: in.Umask, cancel: cancel,
+		make: func(dir *layer.Dir, name string, mode uint32) error { return dir.Mkdir(name, mode&0o7777) },
 	}, out)
 }
 
 // Symlink implements fuse.RawFileSystem.
 func (fs *FS) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	return fs.create(creation{
-		parent: fs.node(header.NodeId), name: name, caller: header, cancel: cancel,
-		make: func(dir *layer.Dir, name string) error { return dir.Symlink(target, name) },
+		parent: fs.node(header.NodeId), name: name, caller: header, mode: unix.S_IFLNK, cancel: cancel,
+		make: func(dir *layer.Dir, name string, _ uint32) error { return dir.Symlink(target, name) },
 	}, out)
 }
 
@@ -53,9 +56,9 @@ func (fs *FS) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, nam
 func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	fd := -1
 	status := fs.create(creation{
-		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, umask: in.Umask, cancel: cancel,
-		make: func(dir *layer.Dir, name string) (err error) {
-			fd, err = dir.Create(name, backingFlags(in.Flags), in.Mode)
+		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, mode: unix.S_IFREG | in.Mode, umask: in.Umask, cancel: cancel,
+		make: func(dir *layer.Dir, name string, mode uint32) (err error) {
+			fd, err = dir.Create(name, backingFlags(in.Flags), mode&0o7777)
 			return err
 		},
 	}, &out.EntryOut)
@@ -81,10 +84,13 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	var fd int
-	err := fs.as(&in.InHeader, in.Umask, func() (err error) {
-		fd, err = parent.dir.upper.Load().CreateUnnamed(backingFlags(in.Flags), in.Mode)
-		return err
-	})
+	err := fs.bornUnnamed(&creation{
+		parent: parent, caller: &in.InHeader, mode: unix.S_IFREG | in.Mode, umask: in.Umask,
+		make: func(dir *layer.Dir, _ string, mode uint32) (err error) {
+			fd, err = dir.CreateUnnamed(backingFlags(in.Flags), mode&0o7777)
+			return err
+		},
+	}, func() layer.Ref { return layer.RefFD(fd) })
 	if err != nil {
 		return fs.nodeStatus("tmpfile", parent, err)
 	}
@@ -100,7 +106,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 
 func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := layer.RefFD(fd).Stat(&st); err != nil {
+	if err := fs.statUpper(layer.RefFD(fd), &st); err != nil {
 		return nil, st, err
 	}
 	pin, err := layer.RefFD(fd).OpenPath()
@@ -162,8 +168,8 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 // createPlain makes the object where the upper directory has nothing of the name.
 func (fs *FS) createPlain(c creation) error {
 	dir := c.parent.dir.upper.Load()
-	err := fs.as(c.caller, c.umask, func() error { return c.make(dir, c.name) })
-	if err != nil || !c.dir || len(c.parent.dir.lowers) == 0 || !fs.sealsDirectories() {
+	err := fs.born(&c, dir, c.name)
+	if err != nil || !c.isDir() || len(c.parent.dir.lowers) == 0 || !fs.sealsDirectories() {
 		return err
 	}
 	return fs.setOpaque(dir.At(c.name))
@@ -191,12 +197,12 @@ func (fs *FS) createOverWhiteout(c creation) error {
 		_ = work.Dir().RemoveAll(name)
 	}()
 	const child = "new"
-	err = fs.as(c.caller, c.umask, func() error { return c.make(standIn, child) })
+	err = fs.born(&c, standIn, child)
 	if err != nil {
 		return err
 	}
 	how := layer.Replace
-	if c.dir {
+	if c.isDir() {
 		how = layer.Exchange // a directory cannot replace a whiteout by a plain rename
 		if err := fs.setOpaque(standIn.At(child)); err != nil {
 			return err

@@ -43,6 +43,12 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if err != nil {
 		return fs.nodeStatus("open", n, err)
 	}
+	if flags&unix.O_TRUNC != 0 {
+		if err := fs.dropCapabilities(layer.RefFD(fd)); err != nil {
+			unix.Close(fd)
+			return fs.nodeStatus("open", n, err)
+		}
+	}
 	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 		if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
 			unix.Close(fd)
@@ -140,6 +146,9 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 			if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
 				return err
 			}
+		}
+		if err := fs.dropCapabilities(layer.RefFD(fd)); err != nil {
+			return err
 		}
 		return sys.PwriteAll(fd, data, int64(in.Offset))
 	})

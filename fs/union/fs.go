@@ -31,7 +31,9 @@ type FS struct {
 	shared atomic.Bool // somebody else writes to the upper layer: see handover.go
 
 	owners          owners
-	oneFileSystem   bool // all layers are on one: inode numbers are unique as they are
+	override        layer.Override   // of the upper layer
+	lowerOverrides  []layer.Override // of each lower one; nil if there is none of the upper
+	oneFileSystem   bool             // all layers are on one: inode numbers are unique as they are
 	followRedirects bool
 
 	kernel *device // set before the first request; nil in tests that have none
@@ -59,10 +61,14 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		followRedirects: stack.Spec.Options.Redirects().Follows(stack.Xattr.User()),
 	}
 	if stack.Work != nil {
-		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins}
+		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins, Override: fs.options().OverrideStat.Attr()}
 		fs.newWhiteouts()
 	}
-	if err := fs.openRoot(); err != nil {
+	err := fs.findOverrides()
+	if err == nil {
+		err = fs.openRoot()
+	}
+	if err != nil {
 		fs.origins.Close()
 		return nil, err
 	}

@@ -95,6 +95,8 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 // inode number is the one to show.
 func (l *lister) tells(dir *layer.Dir, typ uint8, upper bool) bool {
 	switch {
+	case typ == unix.DT_REG && l.fs.overrideOf(dir.Layer()) != "":
+		return false // maybe a device
 	case typ == unix.DT_CHR, typ == unix.DT_UNKNOWN, typ == unix.DT_REG && dir.Marked:
 		return false // maybe a whiteout
 	case !upper:

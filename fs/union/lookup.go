@@ -240,9 +240,11 @@ func (fs *FS) probe(dir *layer.Dir, name string, st *unix.Stat_t) (found, white 
 	}
 	if dir.Marked {
 		white, err := whiteout.IsMarked(dir.At(name), st, fs.stack.Xattr)
-		return !white, white, err
+		if white || err != nil {
+			return false, white, err
+		}
 	}
-	return true, false, nil
+	return true, false, fs.overrideOf(dir.Layer()).Apply(dir.At(name), st)
 }
 
 // openDirectory opens every layer directory that is merged into the directory name of parent. If the upper one has a

@@ -94,9 +94,9 @@ func (n *node) refLocked() layer.Ref {
 	}
 }
 
-func (n *node) stat(st *unix.Stat_t) error {
+func (fs *FS) statNode(n *node, st *unix.Stat_t) error {
 	return n.use(func(r layer.Ref) error {
-		if err := r.Stat(st); err != nil {
+		if err := fs.stat(fs.layerOf(n), r, st); err != nil {
 			return err
 		}
 		return n.addBlocks(st)

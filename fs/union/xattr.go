@@ -19,8 +19,11 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, de
 	if isACL(attr) && !fs.acls() {
 		return 0, fuse.Status(unix.EOPNOTSUPP)
 	}
-	disk := fs.stack.Xattr.ToDisk(attr)
+	if fs.forbidden(attr) {
+		return 0, fuse.ENOATTR
+	}
 	err := n.use(func(r layer.Ref) error {
+		disk := fs.xattrToDisk(n, attr)
 		got, err := r.GetxattrInto(disk, dest)
 		if err == nil && isACL(attr) {
 			fs.owners.showACL(dest[:min(got, len(dest))])
@@ -41,7 +44,9 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (
 		return 0, fuse.Status(unix.ESTALE)
 	}
 	var names []string
+	var override layer.Override
 	err := n.use(func(r layer.Ref) (err error) {
+		override = fs.overrideOf(fs.layerOf(n))
 		names, err = r.Listxattr()
 		return err
 	})
@@ -53,7 +58,11 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (
 		if fs.stack.Xattr.Private(disk) || !mayList(header, disk) || isACL(disk) && !fs.acls() {
 			continue
 		}
-		list = append(append(list, fs.stack.Xattr.FromDisk(disk)...), 0)
+		name := override.FromDisk(fs.stack.Xattr.FromDisk(disk))
+		if fs.forbidden(name) {
+			continue
+		}
+		list = append(append(list, name...), 0)
 	}
 	if len(list) > len(dest) {
 		return uint32(len(list)), fuse.ERANGE
@@ -79,8 +88,11 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 		}
 		fs.owners.storeACL(data)
 	}
-	disk := fs.stack.Xattr.ToDisk(attr)
-	if len(disk) > unix.NAME_MAX { // XATTR_NAME_MAX is the same; the escape made it too long
+	if fs.forbidden(attr) {
+		return fuse.EPERM
+	}
+	disk := fs.override.ToDisk(fs.stack.Xattr.ToDisk(attr)) // it will be of the upper layer
+	if len(disk) > unix.NAME_MAX {                          // XATTR_NAME_MAX is the same; the escape made it too long
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
 	if err := fs.ensureUpper(n, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
@@ -91,19 +103,19 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 			return err
 		}
 		if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
-			return clearSetgid(r)
+			return fs.clearSetgid(r)
 		}
 		return nil
 	})
 	return fs.nodeStatus("setxattr", n, err)
 }
 
-func clearSetgid(r layer.Ref) error {
+func (fs *FS) clearSetgid(r layer.Ref) error {
 	var st unix.Stat_t
-	if err := r.Stat(&st); err != nil {
+	if err := fs.statUpper(r, &st); err != nil {
 		return err
 	}
-	return r.Chmod(st.Mode & 0o7777 &^ unix.S_ISGID)
+	return fs.chmod(r, st.Mode&0o7777&^unix.S_ISGID)
 }
 
 // RemoveXAttr implements fuse.RawFileSystem. What is not there is not worth a copy-up (ovl_xattr_set).
@@ -115,10 +127,12 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 	if isACL(attr) && !fs.acls() {
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
-	disk := fs.stack.Xattr.ToDisk(attr)
+	if fs.forbidden(attr) {
+		return fuse.EPERM
+	}
 	if !n.upper.Load() {
 		err := n.use(func(r layer.Ref) error {
-			_, err := r.GetxattrInto(disk, nil)
+			_, err := r.GetxattrInto(fs.xattrToDisk(n, attr), nil)
 			return err
 		})
 		if err != nil {
@@ -128,6 +142,6 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 	if err := fs.ensureUpper(n, copyUpFor{caller: by(header, cancel)}); err != nil {
 		return fs.nodeStatus("removexattr", n, err)
 	}
-	err := n.use(func(r layer.Ref) error { return r.Removexattr(disk) })
+	err := n.use(func(r layer.Ref) error { return r.Removexattr(fs.xattrToDisk(n, attr)) })
 	return fs.nodeStatus("removexattr", n, err)
 }
