@@ -61,6 +61,7 @@ func runScripts(t *testing.T, dir, backend string) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			env.Setenv("BACKEND", backend)
+			env.Setenv("OTHER", map[string]string{"fuse": "kernel", "kernel": "fuse"}[backend])
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command of a -race binary ends a second late
 			env.Defer(func() {
 				for _, path := range testfs.UnmountAll(env.WorkDir) {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,19 +32,25 @@ type monitor struct {
 	counted  *metrics.Union // nil if nothing is counted
 	upper    int            // see metrics.Mount
 	servers  []*http.Server
+
+	current atomic.Value     // http.HandlerFunc: answers for the backend that serves now
+	asked   chan askedSwitch // what came in on the control socket
+}
+
+// askedSwitch is a request to switch the backend, with where the answer goes.
+type askedSwitch struct {
+	switchRequest
+	reply chan<- switchReply
 }
 
 // newMonitor does what can fail before anything is mounted. Close the monitor after use.
 func newMonitor(j job) (*monitor, error) {
-	m := &monitor{job: j, upper: -1}
+	m := &monitor{job: j, upper: -1, asked: make(chan askedSwitch)}
 	if where := j.Measuring.Listen; where != (metrics.Address{}) {
 		var err error
 		if m.listener, err = where.Listen(); err != nil {
 			return nil, err
 		}
-	}
-	if !j.Measuring.Off {
-		m.counted = metrics.NewUnion(union.Operations)
 	}
 	m.upper = openUpper(j.Spec.Upper)
 	return m, nil
@@ -60,11 +70,13 @@ func openUpper(path string) int {
 
 // observed makes the backend tell the monitor what the union does, if it is one that can.
 func (m *monitor) observed(b mount.Backend) mount.Backend {
-	if u, ok := b.(union.Backend); ok && m.counted != nil {
-		u.Observer = m.counted
-		return u
+	u, ok := b.(union.Backend)
+	if !ok || m.job.Measuring.Off {
+		return b
 	}
-	return b
+	m.counted = metrics.NewUnion(union.Operations)
+	u.Observer = m.counted
+	return u
 }
 
 // address is where the monitor listens besides the control socket, with the port that it was given; empty if nowhere.
@@ -79,7 +91,8 @@ func (m *monitor) address() string {
 	}
 }
 
-// start begins to answer, once the union is mounted. Without a record there is no control socket.
+// start begins to answer, once the union is mounted, and again when its backend was switched. Without a record there is
+// no control socket.
 func (m *monitor) start(record state.Mount, served bool) error {
 	target := string(record.Mountpoint)
 	r := metrics.NewRegistry()
@@ -89,8 +102,9 @@ func (m *monitor) start(record state.Mount, served bool) error {
 		r.AddUnion(target, m.counted)
 	}
 	h := r.Handler(func() error { return mounted(record) }, m.job.Measuring.Profiling)
-	if m.listener != nil {
-		m.servers = append(m.servers, metrics.Serve(m.listener, h))
+	first := m.current.Swap(http.HandlerFunc(h.ServeHTTP)) == nil
+	if m.listener != nil && first {
+		m.servers = append(m.servers, metrics.Serve(m.listener, http.HandlerFunc(m.answer)))
 	}
 	l, err := record.ListenControl()
 	if errors.Is(err, state.ErrNoControl) {
@@ -99,8 +113,32 @@ func (m *monitor) start(record state.Mount, served bool) error {
 	if err != nil {
 		return err
 	}
-	m.servers = append(m.servers, metrics.Serve(l, h))
+	control := http.NewServeMux()
+	control.HandleFunc("/", m.answer)
+	control.HandleFunc("POST /switch", m.takeSwitch)
+	m.servers = append(m.servers, metrics.Serve(l, control))
 	return nil
+}
+
+func (m *monitor) answer(w http.ResponseWriter, r *http.Request) {
+	m.current.Load().(http.HandlerFunc)(w, r)
+}
+
+// takeSwitch hands a request to switch over to who has the union, and answers with what came of it.
+func (m *monitor) takeSwitch(w http.ResponseWriter, r *http.Request) {
+	reply := make(chan switchReply, 1)
+	ask := askedSwitch{reply: reply}
+	if err := json.NewDecoder(r.Body).Decode(&ask.switchRequest); err != nil || backends[ask.To] == nil {
+		http.Error(w, "not a request to switch", http.StatusBadRequest)
+		return
+	}
+	select {
+	case m.asked <- ask:
+	case <-r.Context().Done():
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(<-reply)
 }
 
 // mounted returns an error if the union is not in the file tree any more.
@@ -118,8 +156,13 @@ func mounted(record state.Mount) error {
 }
 
 func (m *monitor) close() {
+	// Who asked for a switch gets the answer also if there is nothing left to do for this process.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
 	for _, s := range m.servers {
-		s.Close()
+		if s.Shutdown(ctx) != nil {
+			s.Close()
+		}
 	}
 	if m.listener != nil {
 		m.listener.Close()

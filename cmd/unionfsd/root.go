@@ -82,7 +82,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 		&cobra.Group{ID: groupSystem, Title: "System:"})
 	root.SetHelpCommandGroupID(groupSystem)
 	root.SetCompletionCommandGroupID(groupSystem)
-	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.diffCommand(),
+	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.switchCommand(), a.diffCommand(),
 		a.runCommand(), a.psCommand(), a.rmCommand(),
 		a.metricsCommand(), a.topCommand(), a.benchCommand(),
 		a.doctorCommand(), a.versionCommand())

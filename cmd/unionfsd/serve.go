@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
-	"github.com/unionfsd/unionfsd/fs/mount"
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
 	"github.com/unionfsd/unionfsd/internal/state"
 )
@@ -23,11 +21,14 @@ type job struct {
 	MustRecord bool // a union that cannot be recorded is not mounted; else that is a warning
 	Stay       bool // until it is unmounted, even if nobody in this process serves it
 	Measuring  measuring
+	Takeover   *takeover // of the union at Target, which is mounted; nil to mount one
 }
 
-// serve mounts the union, calls live when it is there, and returns when it is not any more, or need not be served
-// by this process. A signal unmounts it. If live fails, the union is unmounted at once.
-func (j job) serve(ctx context.Context, signals <-chan os.Signal, live func(warning error) error) error {
+// serve mounts the union, calls report when it is there, and returns when it is not any more, or need not be served
+// by this process. A signal unmounts it. If report fails, the union is unmounted at once.
+//
+// If the job is a takeover, the union is mounted already and stays, whatever happens to who asked.
+func (j job) serve(ctx context.Context, signals <-chan os.Signal, report func(warning error) error) error {
 	raiseDescriptors()
 	unix.Umask(0) // modes are what requests say
 	// No directory may be held busy by us.
@@ -42,61 +43,18 @@ func (j job) serve(ctx context.Context, signals <-chan os.Signal, live func(warn
 	if err != nil {
 		return err
 	}
-	defer monitor.close()
-	view, err := monitor.observed(backends[j.Backend]).Open(ctx, j.Spec)
-	if err != nil {
-		return err
-	}
-	defer view.Close()
-	if err := view.Attach(j.Target); err != nil {
-		return err
-	}
-	record, warning := root.AddMount(j.record(view, monitor))
-	if record.PID != 0 && warning == nil {
-		warning = monitor.start(record, view.Served())
-	}
-	if warning != nil && j.MustRecord {
-		return errors.Join(warning, unmount(j.Target, unix.MNT_DETACH), root.DropMount(record))
-	}
-	if err := live(warning); err != nil {
-		return errors.Join(err, unmount(j.Target, unix.MNT_DETACH), root.DropMount(record))
-	}
-	if !view.Served() && !j.Stay {
-		return nil
-	}
-	err = j.wait(view, record, signals)
-	return errors.Join(err, root.DropMount(record))
-}
-
-func (j job) record(view mount.View, monitor *monitor) state.Mount {
-	m := state.Mount{Mountpoint: state.Text(j.Target), Backend: j.Backend, Spec: state.Text(j.Spec.String()), Metrics: monitor.address()}
-	if view.Served() || j.Stay {
-		m.PID = os.Getpid()
-	}
-	return m
-}
-
-// wait returns when the union is unmounted. The first signal unmounts it, also under those who use it, and then the
-// wait is for the last of them; a second one does not wait.
-func (j job) wait(view mount.View, record state.Mount, signals <-chan os.Signal) error {
-	ended := make(chan error, 1)
-	go func() { ended <- view.Wait() }()
-	for asked := false; ; asked = true {
-		select {
-		case err := <-ended:
-			return err
-		case <-signals:
-			if asked || !onTop(record) {
-				return nil
-			}
-			if err := unmount(j.Target, 0); errors.Is(err, unix.EBUSY) {
-				err = unmount(j.Target, unix.MNT_DETACH)
-				if err != nil {
-					return err
-				}
-			}
+	u := &live{job: j, root: root, monitor: monitor}
+	defer u.close()
+	if j.Takeover != nil {
+		reply := u.takeOver(ctx)
+		if u.view == nil {
+			return reply.report()
 		}
+		_ = report(reply.report())
+	} else if err := u.mount(ctx, report); err != nil {
+		return err
 	}
+	return u.serve(ctx, signals)
 }
 
 // onTop reports whether to unmount what is at the mount point would unmount this union, and not one that covers it.

@@ -21,6 +21,8 @@ type Holder struct {
 	Use     string `json:"use"`  // cwd, root, map, mount, or the number of a descriptor
 	Mode    string `json:"mode"` // of a descriptor: read, write or path; else empty
 	Path    string `json:"path"`
+
+	namespace string // of a mount
 }
 
 func (h Holder) String() string {
@@ -30,6 +32,8 @@ func (h Holder) String() string {
 // Search looks for the holders of one file system.
 type Search struct {
 	dev    uint64
+	id     string
+	here   string          // the mount namespace of this process
 	mounts map[string]bool // ids of its mounts, in all mount namespaces
 	others list            // mounts that do not come and go with the one that was asked for
 }
@@ -37,12 +41,8 @@ type Search struct {
 // NewSearch finds the mounts of the file system with the given st_dev, which is mounted as the mount id. Other mounts of
 // it are holders, unless they come and go with this one.
 func NewSearch(dev uint64, id string) (*Search, error) {
-	pids, err := processes()
-	if err != nil {
-		return nil, err
-	}
-	s := &Search{dev: dev}
-	return s, s.findMounts(pids, id)
+	s := &Search{dev: dev, id: id}
+	return s, s.findMounts()
 }
 
 // All returns who holds the file system now.
@@ -88,16 +88,20 @@ func processes() ([]string, error) {
 }
 
 // findMounts looks through every mount namespace that some process is in.
-func (s *Search) findMounts(pids []string, id string) error {
-	s.mounts = map[string]bool{}
+func (s *Search) findMounts() error {
+	pids, err := processes()
+	if err != nil {
+		return err
+	}
 	own, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
-	group := peerGroup(own, id)
-	s.mountsOf("self", own, id, group)
-	here, _ := os.Readlink("/proc/self/ns/mnt")
-	seen := map[string]bool{here: true, "": true}
+	s.mounts, s.others = map[string]bool{}, nil
+	group := peerGroup(own, s.id)
+	s.here, _ = os.Readlink("/proc/self/ns/mnt")
+	s.mountsOf("self", s.here, own, group)
+	seen := map[string]bool{s.here: true, "": true}
 	for _, pid := range pids {
 		ns, _ := os.Readlink("/proc/" + pid + "/ns/mnt")
 		if seen[ns] {
@@ -105,7 +109,7 @@ func (s *Search) findMounts(pids []string, id string) error {
 		}
 		seen[ns] = true
 		if entries, err := mountinfo.ReadOf(pid); err == nil { // else it has ended
-			s.mountsOf(pid, entries, "", group)
+			s.mountsOf(pid, ns, entries, group)
 		}
 	}
 	return nil
@@ -128,9 +132,9 @@ func peerGroup(entries []mountinfo.Entry, id string) string {
 	return ""
 }
 
-// mountsOf notes the mounts of the file system in the namespace of pid. Those that do not go with the mount id, are
-// holders.
-func (s *Search) mountsOf(pid string, entries []mountinfo.Entry, id, group string) {
+// mountsOf notes the mounts of the file system in the namespace of pid. Those that do not go with the one that was asked
+// for are holders.
+func (s *Search) mountsOf(pid, namespace string, entries []mountinfo.Entry, group string) {
 	parents := map[string]mountinfo.Entry{}
 	for _, e := range entries {
 		parents[e.ID] = e
@@ -142,8 +146,8 @@ func (s *Search) mountsOf(pid string, entries []mountinfo.Entry, id, group strin
 		s.mounts[e.ID] = true
 		parent := parents[e.Parent]
 		goesToo := group != "" && (parent.Shared == group || parent.Master == group)
-		if e.ID != id && !goesToo {
-			s.others.add(pid, "mount", "", e.MountPoint)
+		if e.ID != s.id && !goesToo {
+			s.others.add(pid, Holder{Use: "mount", Path: e.MountPoint, namespace: namespace})
 		}
 	}
 }
@@ -151,16 +155,17 @@ func (s *Search) mountsOf(pid string, entries []mountinfo.Entry, id, group strin
 // list collects holders. What cannot be read of a process is not there any more, or not to be seen.
 type list []Holder
 
-func (l *list) add(pid, use, mode, path string) {
+func (l *list) add(pid string, h Holder) {
 	if pid == "self" {
 		pid = strconv.Itoa(os.Getpid())
 	}
-	number, _ := strconv.Atoi(pid)
+	h.PID, _ = strconv.Atoi(pid)
 	comm, err := os.ReadFile("/proc/" + pid + "/comm")
 	if err != nil {
 		return // it has ended meanwhile
 	}
-	*l = append(*l, Holder{PID: number, Command: strings.TrimSuffix(string(comm), "\n"), Use: use, Mode: mode, Path: path})
+	h.Command = strings.TrimSuffix(string(comm), "\n")
+	*l = append(*l, h)
 }
 
 func (l *list) directories(s *Search, pid string) {
@@ -168,7 +173,7 @@ func (l *list) directories(s *Search, pid string) {
 		link := "/proc/" + pid + "/" + use
 		if id, ok := mountOfLink(link); ok && s.mounts[id] {
 			path, _ := os.Readlink(link)
-			l.add(pid, use, "", path)
+			l.add(pid, Holder{Use: use, Path: path})
 		}
 	}
 }
@@ -178,7 +183,7 @@ func (l *list) descriptors(s *Search, pid string) {
 	fds, _ := os.ReadDir(dir + "/fd")
 	for _, e := range fds {
 		if d, ok := descriptorOf(dir, e.Name()); ok && s.mounts[d.mount] {
-			l.add(pid, e.Name(), d.mode, d.path)
+			l.add(pid, Holder{Use: e.Name(), Mode: d.mode, Path: d.path})
 		}
 	}
 }
@@ -200,7 +205,7 @@ func (l *list) mapped(s *Search, pid string) {
 			continue
 		}
 		seen[f[4]] = true
-		l.add(pid, "map", "", line[strings.IndexByte(line, '/'):len(line)-1])
+		l.add(pid, Holder{Use: "map", Path: line[strings.IndexByte(line, '/') : len(line)-1]})
 	}
 }
 
@@ -254,8 +259,8 @@ func descriptorOf(dir, fd string) (descriptor, bool) {
 func (s *Search) holds(h Holder) bool {
 	dir := "/proc/" + strconv.Itoa(h.PID)
 	switch h.Use {
-	case "mount":
-		return true
+	case "mount": // by whichever process of the namespace
+		return slices.ContainsFunc(s.others, func(o Holder) bool { return o.namespace == h.namespace && o.Path == h.Path })
 	case "cwd", "root":
 		id, ok := mountOfLink(dir + "/" + h.Use)
 		return ok && s.mounts[id]
@@ -268,3 +273,6 @@ func (s *Search) holds(h Holder) bool {
 		return ok && s.mounts[d.mount] && d.path == h.Path
 	}
 }
+
+// elsewhere reports whether h is a mount in another namespace.
+func (s *Search) elsewhere(h Holder) bool { return h.Use == "mount" && h.namespace != s.here }
