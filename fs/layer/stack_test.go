@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,6 +94,17 @@ func TestOneUnionForAnUpper(t *testing.T) {
 		look.Close()
 	}
 	first.Close()
+	open(t, s)
+}
+
+// As after umount(8), when the daemon is still about to let go.
+func TestOpenWaitsForAnEndingUnion(t *testing.T) {
+	s := spec(t)
+	first, err := layer.Open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { first.Close() })
 	open(t, s)
 }
 

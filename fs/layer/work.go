@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,17 +119,26 @@ func isInside(d, outer *Dir) (bool, error) {
 	}
 }
 
-// lockDir takes an exclusive lock on a directory, for as long as the descriptor that it returns is open.
+// patience is how long to wait for a lock. umount(8) returns before the process that served a union has released it.
+const patience = time.Second
+
+// lockDir takes an exclusive lock on a directory, for as long as the descriptor that it returns is open. EWOULDBLOCK if
+// somebody keeps it.
 func lockDir(d *Dir) (int, error) {
 	fd, err := d.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		unix.Close(fd)
-		return -1, err
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
+			unix.Close(fd)
+			return -1, err
+		}
 	}
-	return fd, nil
 }
 
 // incompatible returns the name of the feature whose mark in work/incompat forbids to mount the upper again:
