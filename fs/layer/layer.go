@@ -28,15 +28,14 @@ func openLower(path string, b *budget) (*Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if clone, err := sys.CloneMount(fd); err == nil {
+	if clone, err := sys.CloneMount(fd, true); err == nil {
 		unix.Close(fd)
 		fd = clone
 	}
 	return newLayer(path, fd, b)
 }
 
-// openUpper opens the upper layer or the work directory. They are not on a clone: a rename from work to upper must
-// stay on one mount, and the two have no common directory that could be cloned.
+// openUpper opens the upper layer or the work directory. See makePrivate for what becomes of their mount.
 func openUpper(what, path string, b *budget) (*Layer, error) {
 	fd, err := openRoot(what, path)
 	if err != nil {

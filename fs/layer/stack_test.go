@@ -144,6 +144,49 @@ func TestLowerLayerDoesNotCrossMounts(t *testing.T) {
 	}
 }
 
+func TestUpperDoesNotHoldItsMount(t *testing.T) {
+	for name, dirs := range map[string][2]string{
+		"beside each other": {"u", "w"},
+		"far apart":         {"a/b/u", "a/c/d/w"},
+		"spaces":            {"a b/u v", "w (deleted)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := spec(t)
+			mount := testfs.TempDir(t)
+			if err := unix.Mount("none", mount, "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(mount, unix.MNT_DETACH)
+			s.Upper, s.Work = filepath.Join(mount, dirs[0]), filepath.Join(mount, dirs[1])
+			for _, dir := range []string{s.Upper, s.Work, filepath.Join(s.Upper, "sub")} {
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := unix.Mount("none", filepath.Join(s.Upper, "sub"), "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(filepath.Join(s.Upper, "sub"), unix.MNT_DETACH)
+			stack := open(t, s)
+			for _, dir := range []string{filepath.Join(s.Upper, "sub"), mount} {
+				if err := unix.Unmount(dir, 0); err != nil {
+					t.Fatalf("unmount %s: %v", dir, err)
+				}
+			}
+			if err := stack.Work.Prepare(); err != nil {
+				t.Fatal(err)
+			}
+			staged, err := stageFile(stack.Work)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := staged.Publish(stack.Upper.Root, "new", layer.Add); err != nil {
+				t.Errorf("from work to upper: %v", err)
+			}
+		})
+	}
+}
+
 func TestPublish(t *testing.T) {
 	for _, test := range []struct {
 		name   string

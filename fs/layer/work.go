@@ -36,6 +36,7 @@ func openWork(path string, upper *Layer, prev *Previous) (*Work, error) {
 		w.close()
 		return nil, err
 	}
+	makePrivate(upper.Root, w.base)
 	if w.upperLock, w.lock, err = prev.lock(upper.Root, w.base); err != nil {
 		w.close()
 		if err == unix.EWOULDBLOCK {

@@ -4,13 +4,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CloneMount returns a descriptor of a private, detached, read-only copy of the mount that the directory fd is on,
-// rooted at that directory: submounts are not in it, and nobody can write through it. EPERM without CAP_SYS_ADMIN
-// over the mount namespace; EINVAL where a mount cannot be cloned.
-func CloneMount(fd int) (int, error) {
+// CloneMount returns a descriptor of a private, detached copy of the mount that the directory fd is on, rooted at that
+// directory: submounts are not in it. If readOnly, nobody can write through it, nor does reading leave a trace. EPERM
+// without CAP_SYS_ADMIN over the mount namespace; EINVAL where a mount cannot be cloned.
+func CloneMount(fd int, readOnly bool) (int, error) {
 	clone, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return -1, err
+	if err != nil || !readOnly {
+		return clone, err
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}
 	if err := unix.MountSetattr(clone, "", unix.AT_EMPTY_PATH, &attr); err != nil && err != unix.ENOSYS {
@@ -39,7 +39,21 @@ const moveMountBeneath = 0x200
 // when that is unmounted. EINVAL where top is covered, where it is the root of the mount namespace, and before Linux
 // 6.5: see CanMoveBeneath.
 func MoveBeneath(fd, top int) error {
-	return unix.MoveMount(fd, "", top, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH|moveMountBeneath)
+	return try("move_mount", func() error {
+		return unix.MoveMount(fd, "", top, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH|moveMountBeneath)
+	})
+}
+
+// SetMountAttr sets and clears the flags of the detached mount fd, MOUNT_ATTR_* of mount_setattr(2).
+func SetMountAttr(fd int, set, clear uint64) error {
+	return try("mount_setattr", func() error {
+		return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: set, Attr_clr: clear})
+	})
+}
+
+// Syncfs writes the file system that fd is on to disk.
+func Syncfs(fd int) error {
+	return try("syncfs", func() error { return unix.Syncfs(fd) })
 }
 
 // CanMoveBeneath reports whether this kernel has what MoveBeneath needs. It changes nothing: EPERM without the

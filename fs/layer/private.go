@@ -1,0 +1,87 @@
+package layer
+
+import (
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/sys"
+)
+
+// makePrivate moves the upper layer and the work directory to a clone of their mount, one for both, since a rename from
+// work to upper must stay on one mount. So what becomes of their own mount is no matter to the union, nor is the union
+// to who unmounts it (clone_private_mount in fs/overlayfs/super.c). They stay where they are if it cannot be cloned.
+func makePrivate(upper, work *Dir) {
+	root, upperPath, workPath, err := commonRoot(upper.fd, work.fd)
+	if err != nil {
+		return
+	}
+	defer unix.Close(root)
+	clone, err := sys.CloneMount(root, false)
+	if err != nil {
+		return
+	}
+	defer unix.Close(clone)
+	upperFD, err := openOnClone(clone, upperPath, upper)
+	if err != nil {
+		return
+	}
+	defer unix.Close(upperFD)
+	workFD, err := openOnClone(clone, workPath, work)
+	if err != nil {
+		return
+	}
+	defer unix.Close(workFD)
+	_ = unix.Dup3(upperFD, upper.fd, unix.O_CLOEXEC) // nobody else has them yet
+	_ = unix.Dup3(workFD, work.fd, unix.O_CLOEXEC)
+}
+
+// commonRoot opens the nearest directory above both a and b, directories on one mount, and tells their paths from there.
+func commonRoot(a, b int) (fd int, pathA, pathB string, err error) {
+	namesA, err := pathNames(a)
+	if err != nil {
+		return -1, "", "", err
+	}
+	namesB, err := pathNames(b)
+	if err != nil {
+		return -1, "", "", err
+	}
+	n := 0
+	for n < len(namesA) && n < len(namesB) && namesA[n] == namesB[n] {
+		n++
+	}
+	up := "." + strings.Repeat("/..", len(namesA)-n)
+	fd, err = sys.Openat(a, up, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return fd, path.Join(namesA[n:]...), path.Join(namesB[n:]...), err
+}
+
+// pathNames returns the names on the path of the directory fd, as this process sees it.
+func pathNames(fd int) ([]string, error) {
+	var buf [unix.PathMax]byte
+	n, err := sys.Readlinkat(unix.AT_FDCWD, sys.ProcPath(fd, ""), buf[:])
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.Trim(string(buf[:n]), "/"), "/"), nil
+}
+
+// openOnClone opens the directory at path below clone, which must be same: paths may have changed meanwhile.
+func openOnClone(clone int, path string, same *Dir) (int, error) {
+	fd, err := sys.Openat2(clone, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return -1, err
+	}
+	is, err := sameDir(RefFD(fd), same.Self())
+	if err == nil && !is {
+		err = unix.ESTALE
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
