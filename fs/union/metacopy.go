@@ -18,7 +18,8 @@ import (
 //
 // Preconditions: FS.renameMu and parent.entriesMu are held; nobody else knows n yet.
 func (fs *FS) findData(parent, n *node, e *entry) error {
-	if n.kind != unix.S_IFREG || !mayBeMetacopy(&e.st) || e.dir.Layer().Pos == len(fs.stack.Lowers)-1 {
+	// The mark alone tells. How many blocks a file has does not: attributes take some, and file systems allocate ahead.
+	if n.kind != unix.S_IFREG || e.dir.Layer().Pos == len(fs.stack.Lowers)-1 {
 		return nil
 	}
 	ref := e.dir.At(n.name)
@@ -37,13 +38,6 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	n.redirect = m.redirected
 	n.setData(data)
 	return nil
-}
-
-// mayBeMetacopy reports whether a file may have less data than its size says: then it is worth to ask for the mark. What
-// attributes that do not fit into an inode take counts among the blocks too, up to 64 KiB on ext4.
-func mayBeMetacopy(st *unix.Stat_t) bool {
-	const attributes = 64 << 10
-	return st.Blocks*512-attributes < st.Size
 }
 
 func (fs *FS) isMetacopy(ref layer.Ref) (bool, error) {
