@@ -46,7 +46,7 @@ func (r *running) flushOld() error {
 	fd, err := sys.Openat(r.old, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == nil {
 		defer unix.Close(fd)
-		err = unix.Syncfs(fd)
+		err = sys.Syncfs(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("write the upper layer to disk: %w", err)

@@ -225,7 +225,7 @@ func flush(s *layer.Stack) error {
 	fd, err := s.Upper.Root.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err == nil {
 		defer unix.Close(fd)
-		err = unix.Syncfs(fd)
+		err = sys.Syncfs(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("write the upper layer to disk: %w", err)
@@ -281,14 +281,14 @@ func (r *running) open(ctx context.Context) (Next, error) {
 	if err != nil {
 		return nil, err
 	}
-	attr := unix.MountAttr{}
+	var set, clear uint64
 	for option := range strings.SplitSeq(r.entry.MountOptions, ",") {
-		attr.Attr_set |= mountAttrs[option]
+		set |= mountAttrs[option]
 	}
-	if attr.Attr_set&unix.MOUNT_ATTR_NOATIME != 0 {
-		attr.Attr_clr = unix.MOUNT_ATTR__ATIME
+	if set&unix.MOUNT_ATTR_NOATIME != 0 {
+		clear = unix.MOUNT_ATTR__ATIME
 	}
-	if err := unix.MountSetattr(view.FD(), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+	if err := sys.SetMountAttr(view.FD(), set, clear); err != nil {
 		return nil, errors.Join(fmt.Errorf("set the flags %q of the new mount: %w", r.entry.MountOptions, err), view.Close())
 	}
 	return view.(Next), nil

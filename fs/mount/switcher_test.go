@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/unionfsd/unionfsd/fs/mount"
 	"github.com/unionfsd/unionfsd/fs/overlayfs"
 	"github.com/unionfsd/unionfsd/fs/union"
+	"github.com/unionfsd/unionfsd/internal/sys"
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
 
@@ -56,6 +58,7 @@ type order struct {
 	Target  string
 	Mount   bool
 	Lazy    bool
+	Fault   int  // which of the system calls is to fail with EIO; 0: none
 	Forget  bool // do as if the view of the old union were another process's
 }
 
@@ -65,13 +68,16 @@ type reply struct {
 	Held []string // who holds the union: the uses
 	Left int
 	Took time.Duration
+	Now  string // the backend that serves it now
+	Call string // that failed
 }
 
 // served is the union of a server.
 type served struct {
-	view mount.View
-	dev  uint64
-	old  []mount.View
+	view    mount.View
+	backend string
+	dev     uint64
+	old     []mount.View
 }
 
 func (s *served) do(o order) reply {
@@ -79,6 +85,7 @@ func (s *served) do(o order) reply {
 	defer cancel()
 	var err error
 	if o.Mount {
+		s.backend = o.Backend
 		if s.view, err = backends[o.Backend].Open(ctx, o.Spec); err == nil {
 			err = s.view.Attach(o.Target)
 		}
@@ -91,13 +98,29 @@ func (s *served) do(o order) reply {
 		}
 		sw.Old = nil
 	}
+	var failed atomic.Value
+	if o.Fault > 0 {
+		var calls atomic.Int64
+		sys.Inject(func(call string, done bool) error {
+			if done || calls.Add(1) != int64(o.Fault) {
+				return nil
+			}
+			failed.Store(call)
+			return unix.EIO
+		})
+	}
 	done, err := sw.Run(ctx)
+	sys.Inject(nil)
 	if done != nil {
+		s.backend = o.Backend
 		s.old = append(s.old, s.view)
 		s.view = done.View
 		err = errors.Join(err, s.look(o.Target))
 	}
-	return replyOf(done, err)
+	r := replyOf(done, err)
+	r.Now = s.backend
+	r.Call, _ = failed.Load().(string)
+	return r
 }
 
 func (s *served) look(target string) error {
@@ -191,16 +214,9 @@ func (s *switcher) end() {
 
 func (s *switcher) tell(o order) reply {
 	s.Helper()
-	o.Spec, o.Target = s.spec, s.dir
-	line, err := json.Marshal(o)
-	if err != nil {
-		s.Fatal(err)
-	}
 	timer := time.AfterFunc(limit, s.proc.Kill)
 	defer timer.Stop()
-	if _, err := s.proc.In.Write(append(line, '\n')); err != nil {
-		s.Fatal(err)
-	}
+	s.send(o)
 	answer, err := s.proc.Out.ReadBytes('\n')
 	if err != nil {
 		s.Fatalf("server: %v", s.proc.Wait(time.Second))
@@ -210,6 +226,18 @@ func (s *switcher) tell(o order) reply {
 		s.Fatal(err)
 	}
 	return r
+}
+
+func (s *switcher) send(o order) {
+	s.Helper()
+	o.Spec, o.Target = s.spec, s.dir
+	line, err := json.Marshal(o)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if _, err := s.proc.In.Write(append(line, '\n')); err != nil {
+		s.Fatal(err)
+	}
 }
 
 // other is the backend that the union is not on.

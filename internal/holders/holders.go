@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
-	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 // Holder is one thing that holds a file system.
@@ -211,7 +210,7 @@ func (l *list) mapped(s *Search, pid string) {
 
 // mountOfLink is the id of the mount that a link in /proc leads to.
 func mountOfLink(link string) (id string, ok bool) {
-	fd, err := sys.Openat(unix.AT_FDCWD, link, unix.O_PATH, 0)
+	fd, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", false
 	}
