@@ -15,6 +15,7 @@ import (
 	"github.com/unionfsd/unionfsd/fs/union"
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
 	"github.com/unionfsd/unionfsd/internal/state"
+	"github.com/unionfsd/unionfsd/internal/sys"
 	"github.com/unionfsd/unionfsd/metrics"
 )
 
@@ -56,7 +57,8 @@ func newMonitor(j job) (*monitor, error) {
 	return m, nil
 }
 
-// openUpper opens an upper layer for metrics.Mount. One that cannot be opened is none: to say why is for who mounts it.
+// openUpper opens an upper layer for metrics.Mount, on a clone of its mount if there can be one, so that its own is not
+// busy. One that cannot be opened is none: to say why is for who mounts it.
 func openUpper(path string) int {
 	if path == "" {
 		return -1
@@ -64,6 +66,10 @@ func openUpper(path string) int {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
+	}
+	if clone, err := sys.CloneMount(fd, true); err == nil {
+		unix.Close(fd)
+		return clone
 	}
 	return fd
 }
