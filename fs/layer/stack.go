@@ -53,7 +53,7 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Stack{Spec: spec, Xattr: newXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
+	s := &Stack{Spec: spec, Xattr: NewXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
 	b := newBudget()
 	for i, path := range spec.Lower {
 		l, err := openLower(path, b)
@@ -124,7 +124,7 @@ func (s *Stack) numberFileSystems() {
 // upperXattrs finds out under which names marks can be written, by writing one, as ovl_make_workdir does.
 func (s *Stack) upperXattrs() (XattrNames, error) {
 	probe := s.Work.base.Self()
-	for _, names := range []XattrNames{s.Xattr, newXattrNames(true)} {
+	for _, names := range []XattrNames{s.Xattr, NewXattrNames(true)} {
 		err := probe.Setxattr(names.Opaque, []byte("0"), 0)
 		switch {
 		case err == nil:

@@ -15,7 +15,8 @@ type XattrNames struct {
 	Metacopy string // the file has its metadata in this layer and its data in a lower one
 }
 
-func newXattrNames(user bool) XattrNames {
+// NewXattrNames returns user.overlay.* if user is true, else trusted.overlay.*.
+func NewXattrNames(user bool) XattrNames {
 	prefix := "trusted.overlay."
 	if user {
 		prefix = "user.overlay."

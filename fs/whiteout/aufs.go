@@ -8,8 +8,8 @@ import (
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
-// aufsOpaque is the mark of a directory that hides what is below it.
-const aufsOpaque = layer.AUFSPrefix + layer.AUFSPrefix + ".opq"
+// AUFSOpaque is the mark of a directory that hides what is below it.
+const AUFSOpaque = layer.AUFSPrefix + layer.AUFSPrefix + ".opq"
 
 // IsAUFS reports whether the name is one that users of a union with AUFS's marks do not have.
 func IsAUFS(name string) bool { return strings.HasPrefix(name, layer.AUFSPrefix) }
@@ -30,7 +30,7 @@ func HiddenByAUFS(dir *layer.Dir, name string) (bool, error) {
 // OpaqueByAUFS reports whether the directory has the mark that it hides what is below it.
 func OpaqueByAUFS(dir *layer.Dir) (bool, error) {
 	var st unix.Stat_t
-	err := dir.Stat(aufsOpaque, &st)
+	err := dir.Stat(AUFSOpaque, &st)
 	if err == unix.ENOENT {
 		return false, nil
 	}

@@ -45,7 +45,7 @@ func SetOpaque(dir layer.Ref, x layer.XattrNames, aufs bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	mark, err := sys.Openat(fd, aufsOpaque, unix.O_WRONLY|unix.O_CREAT, 0o444)
+	mark, err := sys.Openat(fd, AUFSOpaque, unix.O_WRONLY|unix.O_CREAT, 0o444)
 	if err != nil {
 		return err
 	}
