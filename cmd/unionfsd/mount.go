@@ -21,6 +21,7 @@ type layerFlags struct {
 func (a *app) mountCommand() *cobra.Command {
 	var layers layerFlags
 	var backend string
+	var passthrough string
 	var foreground bool
 	var measured measuringFlags
 	cmd := &cobra.Command{
@@ -34,15 +35,21 @@ background until it is unmounted.
 Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, userxattr, volatile, redirect_dir=, metacopy=,
 index=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w. With the fuse
 backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
-xattr_permissions=, noacl, static_nlink, fsync=, timeout=; and aufs_marks=on for layers with whiteouts named .wh.NAME.`,
+xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and
+passthrough=auto, all or off, for what files the kernel reads and writes without the server. With "all" these are files
+of lower layers too: who has one open does not see what others then write to it.`,
 		Example: `  unionfsd mount -l base merged                               # read-only
   unionfsd mount -l app -l base -u upper -w work merged       # app over base, changes go to upper
   unionfsd mount -b kernel -l base -u upper -w work merged    # the same, served by the kernel
   unionfsd mount -o lowerdir=app:base,nosuid merged           # as for mount(8)
   unionfsd mount -f -l base merged                            # stays until ^C
+  unionfsd mount --passthrough=all -l base -u upper -w work merged
   unionfsd mount --metrics-listen :9737 -l base merged        # for Prometheus on this host`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if passthrough != "" {
+				layers.options = append(layers.options, "passthrough="+passthrough)
+			}
 			err := a.mount(cmd.Context(), layers, backend, args[0], measured, foreground)
 			if err != nil {
 				return fmt.Errorf("mount %s: %w", args[0], err)
@@ -57,6 +64,7 @@ xattr_permissions=, noacl, static_nlink, fsync=, timeout=; and aufs_marks=on for
 	flags.StringVarP(&layers.upper, "upper", "u", "", "writable layer `DIR`")
 	flags.StringVarP(&layers.work, "work", "w", "", "empty `DIR` on the file system of the upper layer")
 	flags.StringArrayVarP(&layers.options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
+	flags.StringVar(&passthrough, "passthrough", "", "`FILES` that the kernel reads and writes without the server: auto, all or off")
 	flags.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground; unmount on SIGINT or SIGTERM")
 	measured.add(flags)
 	return cmd

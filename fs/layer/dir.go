@@ -149,6 +149,11 @@ func (d *Dir) Self() Ref { return Ref{dir: d} }
 // Stat describes the entry name. ENOENT if there is none.
 func (d *Dir) Stat(name string, st *unix.Stat_t) error { return d.At(name).Stat(st) }
 
+// Statfs describes the file system that the directory is on.
+func (d *Dir) Statfs(st *unix.Statfs_t) error {
+	return d.with(func(fd int) error { return unix.Fstatfs(fd, st) })
+}
+
 // OpenDir opens the directory name. ENOTDIR if it is something else, EXDEV if a file system is mounted on it: a layer
 // does not cross mounts (clone_private_mount in fs/overlayfs/super.c).
 func (d *Dir) OpenDir(name string) (*Dir, error) {

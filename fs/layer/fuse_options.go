@@ -25,6 +25,9 @@ type FUSEOptions struct {
 	StaticNlink bool // static_nlink: st_nlink of a directory is 1, and nobody counts
 	NoFsync     bool // fsync=0: fsync writes nothing, as with volatile, but without its mark
 
+	// Passthrough is passthrough=: which files the kernel reads and writes without the FUSE server.
+	Passthrough Passthrough
+
 	// Remember is timeout=: for how long the kernel may remember names and attributes.
 	Remember Duration
 }
@@ -36,6 +39,16 @@ const (
 	OverrideOff        OverrideStat = 0
 	OverridePrivileged OverrideStat = 1 // security.fuseoverlayfs.override_stat
 	OverrideContainers OverrideStat = 2 // user.containers.override_stat
+)
+
+// Passthrough is a value of the option passthrough.
+type Passthrough string
+
+const (
+	PassthroughDefault Passthrough = ""     // auto
+	PassthroughAuto    Passthrough = "auto" // files of the upper layer, and all in a union that cannot be written
+	PassthroughAll     Passthrough = "all"  // those of lower layers too: who has one open does not see it change
+	PassthroughOff     Passthrough = "off"
 )
 
 // Duration is a length of time that an option gives, in whole milliseconds, or none.
@@ -61,6 +74,8 @@ func (o *FUSEOptions) set(name, value string) (known bool, err error) {
 	case "fsync":
 		value, err = oneOf(name, value, "0", "1")
 		o.NoFsync = value == "0"
+	case "passthrough":
+		o.Passthrough, err = oneOf(name, Passthrough(value), PassthroughAuto, PassthroughAll, PassthroughOff)
 	case "timeout":
 		o.Remember, err = parseSeconds(name, value)
 	default:
@@ -92,6 +107,7 @@ func (o FUSEOptions) options() (list []string) {
 	add(owners.SquashGID.On, "squash_to_gid=%d", owners.SquashGID.ID)
 	add(o.OverrideStat != OverrideOff, "xattr_permissions=%d", o.OverrideStat)
 	add(o.NoFsync, "fsync=%d", 0)
+	add(o.Passthrough != PassthroughDefault, "passthrough=%s", o.Passthrough)
 	add(o.Remember.Given, "timeout=%s", strconv.FormatFloat(o.Remember.Seconds(), 'f', -1, 64))
 	return list
 }

@@ -167,6 +167,10 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if err := fs.ensureUpper(n, copyUpFor{data: truncate, truncate: truncate && size == 0, caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
+	if truncate && n.passedBelow() {
+		fs.split(n)
+		return fuse.Status(unix.ESTALE)
+	}
 	if err := n.use(func(r layer.Ref) error { return fs.change(n, r, in) }); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
@@ -229,7 +233,10 @@ func (fs *FS) chownToNobody(n *node, r layer.Ref, caller *fuse.InHeader) error {
 		return unix.EPERM
 	}
 	const nobody = ^uint32(0)
-	return fs.chown(r, nobody, nobody)
+	if err := fs.chown(r, nobody, nobody); err != nil {
+		return err
+	}
+	return fs.dropPrivileges(r, caller) // what the system leaves to us, since we have the privilege to keep it
 }
 
 // truncate sets the size, through the open file if the caller has one: it may be allowed to write where the name is
@@ -289,12 +296,7 @@ func (fs *FS) withoutPrivileges(st *unix.Stat_t, caller *fuse.InHeader) uint32 {
 // StatFs implements fuse.RawFileSystem: the numbers of the file system that takes the writes.
 func (fs *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var st unix.Statfs_t
-	fd, err := fs.root.dir.top().Hold()
-	if err != nil {
-		return fs.status("statfs", "", err)
-	}
-	defer fs.root.dir.top().Done()
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	if err := fs.root.dir.top().Statfs(&st); err != nil {
 		return fs.status("statfs", "", err)
 	}
 	*out = fuse.StatfsOut{

@@ -55,20 +55,31 @@ func (fs *FS) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, nam
 // Create implements fuse.RawFileSystem.
 func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	fd := -1
-	status := fs.create(creation{
+	n, st, err := fs.createNode(creation{
 		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, mode: unix.S_IFREG | in.Mode, umask: in.Umask, cancel: cancel,
 		make: func(dir *layer.Dir, name string, mode uint32) (err error) {
 			fd, err = dir.Create(name, backingFlags(in.Flags), mode&0o7777)
 			return err
 		},
-	}, &out.EntryOut)
-	if !status.Ok() {
+	})
+	if err != nil {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
-		return status
+		return fs.status("create", name, err)
 	}
-	fs.replyOpen(fs.handles.addFile(fs.node(out.NodeId), fd, true, int(in.Flags)), &out.OpenOut)
+	return fs.replyCreate(n, &st, fd, in.Flags, out)
+}
+
+// replyCreate answers with the new file n, which fd is an open file of.
+func (fs *FS) replyCreate(n *node, st *unix.Stat_t, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
+	f := newFile(n, fd, true, int(flags))
+	if err := fs.startIO(f, &out.OpenOut); err != nil {
+		f.close()
+		return fs.nodeStatus("create", n, err)
+	}
+	fs.fillEntry(n, st, &out.EntryOut)
+	fs.replyOpen(f, &out.OpenOut)
 	return fuse.OK
 }
 
@@ -99,9 +110,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 		unix.Close(fd)
 		return fs.nodeStatus("tmpfile", parent, err)
 	}
-	fs.fillEntry(n, &st, &out.EntryOut)
-	fs.replyOpen(fs.handles.addFile(n, fd, true, int(in.Flags)), &out.OpenOut)
-	return fuse.OK
+	return fs.replyCreate(n, &st, fd, in.Flags, out)
 }
 
 func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
@@ -120,9 +129,6 @@ func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
 }
 
 func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
-	if c.parent == nil {
-		return fuse.Status(unix.ESTALE)
-	}
 	n, st, err := fs.createNode(c)
 	if err != nil {
 		return fs.status("create", c.name, err)
@@ -134,6 +140,9 @@ func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
 // createNode makes an object in the upper layer and returns its node. Like ovl_create_or_link.
 func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
+	if c.parent == nil {
+		return nil, st, unix.ESTALE
+	}
 	if err := fs.mayMake(c.name); err != nil {
 		return nil, st, err
 	}

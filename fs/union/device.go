@@ -80,7 +80,8 @@ func serve(fd int, fs *FS, gate *gate, logger *log.Logger) *device {
 				fuse.CAP_READDIRPLUS_AUTO |
 				fuse.CAP_SETXATTR_EXT |
 				fuse.CAP_ASYNC_DIO,
-			DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+			DisabledCapabilities: fs.refusedCapabilities(),
+			MaxStackDepth:        fs.stackDepth(),
 		}),
 		ready: make(chan struct{}),
 	}

@@ -24,6 +24,8 @@
 //	        node.mu        where the node is found: R while it is being used, W to change it
 //	          table.mu     leaf
 //
+// fileIO.mu is a leaf, too, but that the kernel is asked to take files while it is held.
+//
 // Copy-up comes first and the namespace is locked after it, so that nobody waits for the copy of another file. What
 // was true before is looked at again under the lock. Functions named …Locked say what they need.
 //
@@ -33,7 +35,7 @@
 // # Reading order
 //
 // node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, file, readdir, attr, xattr, ioctl.
-// redirect.go and metacopy.go are what these options add to lookup, rename and copy-up; owners.go shows ids as others.
+// passthrough.go is how the kernel comes to read and write files without us. redirect.go and metacopy.go are what these options add to lookup, rename and copy-up; owners.go shows ids as others.
 // device.go talks to the kernel, gate.go and handover.go stop it while another union takes the place of this one,
 // observe.go tells who counts; backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is
 // namei.c; create, remove, rename and link are dir.c; list.go is readdir.c; file.go is file.c; attr.go is inode.c.

@@ -14,10 +14,11 @@ import (
 // file is an open regular file. It follows its node from the lower to the upper layer.
 type file struct {
 	node    *node
-	accmode int // O_RDONLY, O_WRONLY or O_RDWR
+	accmode int  // O_RDONLY, O_WRONLY or O_RDWR
+	passed  bool // whether it is passed through: see passthrough.go
 
 	mu    sync.RWMutex // see the package comment
-	fd    int          // guarded by mu
+	fd    int          // guarded by mu; -1 if it was not needed yet
 	upper atomic.Bool  // whether fd is of the upper file; set under mu, never cleared
 }
 
@@ -39,6 +40,10 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 			return fs.nodeStatus("open", n, err)
 		}
 	}
+	if flags == unix.O_RDONLY && fs.joinIO(n, out) {
+		fs.replyOpen(&file{node: n, fd: -1, passed: true}, out)
+		return fuse.OK
+	}
 	fd, upper, err := openNode(n, flags)
 	if err != nil {
 		return fs.nodeStatus("open", n, err)
@@ -55,13 +60,35 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 			return fs.nodeStatus("open", n, err)
 		}
 	}
-	fs.replyOpen(fs.handles.addFile(n, fd, upper, flags), out)
+	f := newFile(n, fd, upper, flags)
+	if err := fs.startIO(f, out); err != nil {
+		f.close()
+		fs.split(n)
+		return fs.nodeStatus("open", n, err)
+	}
+	if n.unseen.Load() > 0 && fs.kernel != nil { // what it remembers of the times is not true for long
+		fs.kernel.forgetAttributes(n.id)
+	}
+	fs.replyOpen(f, out)
 	return fuse.OK
 }
 
-func (fs *FS) replyOpen(fh uint64, out *fuse.OpenOut) {
-	out.Fh = fh
-	out.OpenFlags = fuse.FOPEN_NOFLUSH // a layer is a local file system: close reports nothing
+// newFile takes over fd, an open file of n.
+func newFile(n *node, fd int, upper bool, flags int) *file {
+	f := &file{node: n, fd: fd, accmode: flags & unix.O_ACCMODE}
+	f.upper.Store(upper)
+	return f
+}
+
+func (f *file) close() {
+	if f.fd >= 0 {
+		unix.Close(f.fd)
+	}
+}
+
+func (fs *FS) replyOpen(f *file, out *fuse.OpenOut) {
+	out.Fh = fs.handles.addFile(f)
+	out.OpenFlags |= fuse.FOPEN_NOFLUSH // a layer is a local file system: close reports nothing
 }
 
 // openNode opens the data of a node, and tells whether they are of the upper layer: then they stay where they are.
@@ -79,28 +106,30 @@ func openNode(n *node, flags int) (fd int, upper bool, err error) {
 
 // with calls f with a descriptor of what the node is now.
 func (f *file) with(do func(fd int) error) error {
-	if !f.upper.Load() && f.node.upper.Load() && !f.node.meta.Load() {
+	f.mu.RLock()
+	if f.fd < 0 || !f.upper.Load() && f.node.isUpperData() {
+		f.mu.RUnlock()
 		if err := f.follow(); err != nil {
 			return err
 		}
+		f.mu.RLock()
 	}
-	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return do(f.fd)
 }
 
-// follow opens the upper file after the data of the node were copied up.
+// follow opens the file of the node, for the first time or after the data of the node were copied up.
 func (f *file) follow() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.upper.Load() {
+	if f.fd >= 0 && f.upper.Load() {
 		return nil
 	}
 	fd, upper, err := openNode(f.node, f.accmode)
 	if err != nil {
 		return err
 	}
-	unix.Close(f.fd)
+	f.close()
 	f.fd = fd
 	f.upper.Store(upper)
 	return nil

@@ -28,7 +28,8 @@ type FS struct {
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
 
-	shared atomic.Bool // somebody else writes to the upper layer: see handover.go
+	shared  atomic.Bool  // somebody else writes to the upper layer: see handover.go
+	passing atomic.Int32 // a value of type passing
 
 	owners          owners
 	override        layer.Override   // of the upper layer
@@ -72,6 +73,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		fs.origins.Close()
 		return nil, err
 	}
+	fs.passing.Store(int32(fs.initialPassing()))
 	return fs, nil
 }
 
@@ -166,7 +168,7 @@ const (
 )
 
 func (fs *FS) attrTTL(n *node) time.Duration {
-	if fs.shared.Load() {
+	if fs.shared.Load() || n.unseen.Load() > 0 {
 		return sharedTTL
 	}
 	if ttl := fs.options().Remember; ttl.Given {

@@ -18,17 +18,14 @@ func newHandles() *handles {
 	return &handles{next: 1, files: map[uint64]*file{}, dirs: map[uint64]*dirHandle{}}
 }
 
-// addFile takes over fd, an open file of n.
-func (h *handles) addFile(n *node, fd int, upper bool, flags int) uint64 {
+func (h *handles) addFile(f *file) uint64 {
+	if f.accmode != unix.O_RDONLY {
+		f.node.writers.Add(1)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	fh := h.next
 	h.next++
-	f := &file{node: n, fd: fd, accmode: flags & unix.O_ACCMODE}
-	f.upper.Store(upper)
-	if f.accmode != unix.O_RDONLY {
-		n.writers.Add(1)
-	}
 	h.files[fh] = f
 	return fh
 }
@@ -50,7 +47,8 @@ func (h *handles) removeFile(fh uint64) {
 	if f.accmode != unix.O_RDONLY {
 		f.node.writers.Add(-1)
 	}
-	unix.Close(f.fd)
+	f.endIO()
+	f.close()
 }
 
 func (h *handles) addDir(d *dirHandle) uint64 {
@@ -79,7 +77,7 @@ func (h *handles) closeEverything() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range h.files {
-		unix.Close(f.fd)
+		f.close()
 	}
 	clear(h.files)
 	clear(h.dirs)

@@ -26,6 +26,9 @@ type node struct {
 	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
 
 	writers atomic.Int32 // files of it that are open for writing
+	unseen  atomic.Int32 // how many of them may change it without the kernel taking note: see passthrough.go
+
+	fileIO atomic.Pointer[fileIO] // of a regular file that was opened, else nil
 
 	mu       sync.RWMutex
 	parent   *node     // nil for the root; it is kept while it has children
@@ -135,6 +138,9 @@ func (n *node) isDead() bool {
 
 // close releases what the node holds. Nobody uses it any more.
 func (n *node) close() {
+	if io := n.fileIO.Load(); io != nil {
+		io.backing.close()
+	}
 	if n.pin >= 0 {
 		unix.Close(n.pin)
 	}

@@ -14,4 +14,9 @@ func TestMain(m *testing.M) { testfs.Main(m) }
 
 func TestSuite(t *testing.T) { mounttest.Run(t, server) }
 
+// TestSuiteWithoutPassthrough is about what another way to read and write files can break.
+func TestSuiteWithoutPassthrough(t *testing.T) {
+	mounttest.Run(t, server.With("passthrough=off"), "copyup", "open", "data", "stale", "perms", "readonly")
+}
+
 func TestRealTree(t *testing.T) { mounttest.RealTree(t, server) }

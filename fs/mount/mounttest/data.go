@@ -3,6 +3,7 @@ package mounttest
 import (
 	"math/rand"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,21 @@ var data = []check{
 		u.remount()
 		equal(u, u.read("f")[page:page+6], "mapped")
 		equal(u, u.read("f")[:5], "WRITE")
+	}},
+	{"a store through a mapping shows in the time of change", func(u *union) {
+		u.mount("dir d")
+		u.write("d/f", strings.Repeat("x", page))
+		u.ok(u.utimes("d/f", old))
+		equal(u, u.stat("d/f").Mtim.Sec, old)
+		fd := u.open("d/f", unix.O_RDWR, 0)
+		m := u.mmap(fd, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		m[0] = 'y'
+		u.ok(unix.Msync(m, unix.MS_SYNC))
+		time.Sleep(100 * time.Millisecond)
+		if mtime := u.stat("d/f").Mtim.Sec; mtime == old {
+			u.Error("the file was not modified")
+		}
+		u.ok(unix.Munmap(m))
 	}},
 	{"a mapping outlives its descriptor and its name", func(u *union) {
 		u.mount("file f size=4096 data=0:\"lower\"")

@@ -34,9 +34,10 @@ const limit = 2 * time.Minute
 
 // Server mounts the unions of one backend, each served by a child process.
 type Server struct {
-	name  string
-	child *testfs.Func
-	live  bool
+	name    string
+	child   *testfs.Func
+	live    bool
+	options string // of every mount; see With
 }
 
 // NewServer makes a Server for the unions of backend b. Call it while the package is initialised, see
@@ -50,6 +51,13 @@ func NewServer(b mount.Backend, promises ...Promise) *Server {
 		return serve(b, in, out)
 	})
 	return s
+}
+
+// With is s with mount options for all unions, before those of each.
+func (s *Server) With(options string) *Server {
+	with := *s
+	with.options = options
+	return &with
 }
 
 // Name is the name of the backend.
@@ -127,7 +135,11 @@ func (s *Server) Mount(t testing.TB, spec layer.Spec, target string) *Mount {
 // TryMount is Mount where an error of the backend is expected.
 func (s *Server) TryMount(t testing.TB, spec layer.Spec, target string) (*Mount, error) {
 	t.Helper()
-	line, err := json.Marshal(order{spec, target})
+	all, unknown, err := layer.ParseOptions(s.options + "," + spec.String())
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("%s: options %q: unknown %q, %v", s.name, s.options, unknown, err)
+	}
+	line, err := json.Marshal(order{all, target})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +165,18 @@ func (s *Server) TryMount(t testing.TB, spec layer.Spec, target string) (*Mount,
 	}
 	t.Cleanup(m.Unmount)
 	return m, nil
+}
+
+// Kill kills the server, and unmounts what it leaves.
+func (m *Mount) Kill() {
+	m.t.Helper()
+	m.gone = true
+	m.timer.Stop()
+	m.proc.Kill()
+	_ = m.proc.Wait(15 * time.Second)
+	if err := unix.Unmount(m.Target, unix.MNT_DETACH); err != nil {
+		m.t.Errorf("unmount: %v", err)
+	}
 }
 
 // Unmount unmounts the union, and waits until its server has ended as it should. If it does not, the test fails,

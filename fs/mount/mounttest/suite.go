@@ -1,6 +1,7 @@
 package mounttest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/unionfsd/unionfsd/internal/testfs"
@@ -42,17 +43,20 @@ var suite = []struct {
 	{"lower", lowerEdit},
 }
 
-// Run runs the suite on the unions of s.
-func Run(t *testing.T, s *Server) {
+// Run runs the suite, or some groups of it, on the unions of s.
+func Run(t *testing.T, s *Server, groups ...string) {
 	testfs.NeedRoot(t)
 	for _, group := range suite {
+		if len(groups) > 0 && !slices.Contains(groups, group.name) {
+			continue
+		}
 		t.Run(group.name, func(t *testing.T) {
 			for _, c := range group.checks {
 				t.Run(c.name, func(t *testing.T) { runCheck(t, s, c) })
 			}
 		})
 	}
-	if s.live {
+	if s.live && len(groups) == 0 {
 		for _, c := range live {
 			t.Run("live/"+c.name, func(t *testing.T) { runCheck(t, s, c) })
 		}
