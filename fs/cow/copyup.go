@@ -49,6 +49,9 @@ type Options struct {
 	// of its names gets a copy of its own, and they are not one file any more.
 	Origin bool
 
+	// Indexed says that the copy goes into the index, by its origin: so it must have one.
+	Indexed bool
+
 	// Cancelled, if not nil, is asked now and then whether to end the copying of data early, with EINTR.
 	Cancelled func() bool
 }
@@ -188,7 +191,7 @@ func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 		}
 	}
 	if opt.Origin && c.Origin != nil {
-		if err := c.Origin.Record(dst, src, c.Xattr); err != nil {
+		if err := c.Origin.Record(dst, src, c.Xattr, opt.Indexed); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,5 @@
-// Package cow makes the copy of a lower object that the upper layer gets before its first change: copy-up.
+// Package cow makes the copy of a lower object that the upper layer gets before its first change: copy-up. [Origins] tell
+// later what it is a copy of, and an [Index] keeps the names of a lower file together that has several.
 //
 // A copy is built in the staging directory and is complete before it is published, so a crash leaves the lower
 // object or the whole copy, and nothing that the next mount would not remove. The order of the steps is the

@@ -35,6 +35,7 @@ const (
 	fbMagic     = 0xfb
 	fbBigEndian = 1 << 0
 	fbAnyEndian = 1 << 1
+	fbUpper     = 1 << 2 // of an object of the upper layer
 )
 
 // OpenOrigins finds out which lower file systems can have origins. Close it after use.
@@ -68,39 +69,78 @@ func (o *Origins) Close() {
 }
 
 // Record writes the origin of the copy dst. Objects that can have no such attribute, or whose source has no handle,
-// get none.
-func (o *Origins) Record(dst layer.Ref, src Source, x layer.XattrNames) error {
-	for _, l := range o.lowers {
-		if l.dev != src.Stat.Dev {
-			continue
-		}
-		typ, handle, err := src.Ref.Handle()
-		if err != nil || typ < 0 || typ > 0xff || fbHeader+len(handle) > 0xff {
-			return nil
-		}
-		err = dst.Setxattr(x.Origin, encode(l.uuid, typ, handle), 0)
-		if err == nil || err == unix.EOPNOTSUPP || err == unix.EPERM { // EPERM: user.* on a link or special file
-			return nil
-		}
-		return fmt.Errorf("record origin: %w", err)
+// get none, unless they must have one.
+func (o *Origins) Record(dst layer.Ref, src Source, x layer.XattrNames, must bool) error {
+	id, err := o.identify(src.Ref, src.Stat.Dev)
+	if err != nil && !must {
+		return nil
 	}
-	return nil
+	if err == nil {
+		err = dst.Setxattr(x.Origin, id, 0)
+	}
+	if err == nil || !must && (err == unix.EOPNOTSUPP || err == unix.EPERM) { // EPERM: user.* on a link or special file
+		return nil
+	}
+	return fmt.Errorf("record origin: %w", err)
+}
+
+// identify returns what an origin says of the lower object ref, which is on the device dev. EOPNOTSUPP if the file
+// system has no handles, or no UUID.
+func (o *Origins) identify(ref layer.Ref, dev uint64) ([]byte, error) {
+	for _, l := range o.lowers {
+		if l.dev == dev {
+			return identify(ref, l.uuid, 0)
+		}
+	}
+	return nil, unix.EOPNOTSUPP
+}
+
+// identify is ovl_encode_real_fh.
+func identify(ref layer.Ref, uuid [16]byte, flags byte) ([]byte, error) {
+	typ, handle, err := ref.Handle()
+	if err != nil {
+		return nil, err
+	}
+	if typ < 0 || typ > 0xff || fbHeader+len(handle) > 0xff {
+		return nil, unix.EOPNOTSUPP
+	}
+	return encode(uuid, typ, handle, flags), nil
+}
+
+// A Lower is the object that an upper one was copied from.
+type Lower struct {
+	Stat unix.Stat_t
+	FSID int // the index of its file system, as [layer.Layer.FSID]
+
+	id []byte // the origin that says so
 }
 
 // Inode returns the inode number, and the index of the file system, of the lower object that the upper object obj
 // was copied from. ok is false if it has no origin, or one that is not among the layers any more.
 func (o *Origins) Inode(obj layer.Ref, x layer.XattrNames) (ino uint64, fsid int, ok bool) {
+	l, ok := o.Find(obj, x)
+	return l.Stat.Ino, l.FSID, ok
+}
+
+// Find returns the lower object that the upper object obj was copied from, as Inode.
+func (o *Origins) Find(obj layer.Ref, x layer.XattrNames) (l Lower, ok bool) {
 	if len(o.lowers) == 0 {
-		return 0, 0, false
+		return l, false
 	}
 	var buf [256]byte
 	n, err := obj.GetxattrInto(x.Origin, buf[:])
 	if err != nil {
-		return 0, 0, false
+		return l, false
 	}
-	uuid, typ, handle, ok := decode(buf[:n])
+	l, err = o.look(append([]byte(nil), buf[:n]...))
+	return l, err == nil
+}
+
+// look finds the lower object that an origin tells of. ESTALE if there is none, or no such origin.
+func (o *Origins) look(id []byte) (found Lower, err error) {
+	uuid, typ, handle, ok := decode(id)
 	if !ok {
-		return 0, 0, false
+		return found, unix.ESTALE
 	}
 	for _, l := range o.lowers {
 		if l.uuid != uuid {
@@ -108,21 +148,22 @@ func (o *Origins) Inode(obj layer.Ref, x layer.XattrNames) (ino uint64, fsid int
 		}
 		fd, err := sys.OpenByHandle(l.mount, typ, handle)
 		if err != nil {
-			return 0, 0, false
+			return found, err
 		}
 		defer unix.Close(fd)
-		var st unix.Stat_t
-		if err := layer.RefFD(fd).Stat(&st); err != nil || st.Dev != l.dev {
-			return 0, 0, false
+		found.FSID, found.id = l.fsid, id
+		err = layer.RefFD(fd).Stat(&found.Stat)
+		if err == nil && found.Stat.Dev != l.dev {
+			err = unix.ESTALE
 		}
-		return st.Ino, l.fsid, true
+		return found, err
 	}
-	return 0, 0, false
+	return found, unix.ESTALE
 }
 
-func encode(uuid [16]byte, typ int32, handle []byte) []byte {
+func encode(uuid [16]byte, typ int32, handle []byte, flags byte) []byte {
 	var b bytes.Buffer
-	b.Write([]byte{0, fbMagic, byte(fbHeader + len(handle)), endianness(), byte(typ)})
+	b.Write([]byte{0, fbMagic, byte(fbHeader + len(handle)), endianness() | flags, byte(typ)})
 	b.Write(uuid[:])
 	b.Write(handle)
 	return b.Bytes()

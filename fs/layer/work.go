@@ -16,9 +16,10 @@ import (
 // temporary names and appear in the upper layer by one rename or link. What a crash leaves behind is removed by the
 // next mount, ours or the kernel's, which uses the same directory in the same way (ovl_workdir_create).
 type Work struct {
-	base *Dir // workdir itself
-	dir  *Dir // workdir/work; nil before Prepare
-	next atomic.Uint64
+	base  *Dir // workdir itself
+	dir   *Dir // workdir/work; nil before Prepare
+	index *Dir // workdir/index; nil before OpenIndex
+	next  atomic.Uint64
 
 	leftovers int // see Leftovers
 
@@ -177,25 +178,46 @@ func (w *Work) Prepare() error {
 	if err := w.base.RemoveAll("work"); err != nil {
 		return err
 	}
-	if err := w.base.Mkdir("work", 0o700); err != nil {
-		return err
-	}
-	dir, err := w.base.OpenDir("work")
-	if err != nil {
-		return err
-	}
+	dir, err := w.makeDir("work")
 	w.dir = dir
+	return err
+}
+
+// OpenIndex opens the directory index of workdir, which is made if it is not there, and stays when the union is
+// unmounted.
+func (w *Work) OpenIndex() (*Dir, error) {
+	if w.index != nil {
+		return w.index, nil
+	}
+	dir, err := w.base.OpenDir("index")
+	if err == nil {
+		err = dir.Pin()
+	} else if err == unix.ENOENT {
+		dir, err = w.makeDir("index")
+	}
+	w.index = dir
+	return dir, err
+}
+
+// makeDir makes a directory in workdir in which nobody but us has business.
+func (w *Work) makeDir(name string) (*Dir, error) {
+	if err := w.base.Mkdir(name, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := w.base.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
 	if err := dir.Pin(); err != nil {
-		return err
+		return dir, err
 	}
 	// A default ACL that the directory inherited would be inherited by everything staged in it.
 	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
 		if err := dir.Self().Removexattr(acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
-			return err
+			return dir, err
 		}
 	}
-	// Nobody but us has business there (mode 0, as the kernel makes it).
-	return dir.Self().Chmod(0)
+	return dir, dir.Self().Chmod(0) // as the kernel makes it
 }
 
 // staged counts what is in the staging directory before it is prepared: 0 where that cannot be told, as the
@@ -239,8 +261,10 @@ func (w *Work) ClearVolatile() error { return w.dir.RemoveAll("incompat") }
 
 func (w *Work) close() error {
 	var errs []error
-	if w.dir != nil {
-		errs = append(errs, w.dir.Close())
+	for _, dir := range []*Dir{w.dir, w.index} {
+		if dir != nil {
+			errs = append(errs, dir.Close())
+		}
 	}
 	w.Unlock()
 	return errors.Join(append(errs, w.base.Close())...)

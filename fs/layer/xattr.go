@@ -13,6 +13,8 @@ type XattrNames struct {
 	Impure   string // y: the directory may hold objects with an origin
 	Redirect string // where the lower directories of a renamed directory are
 	Metacopy string // the file has its metadata in this layer and its data in a lower one
+	Nlink    string // how many names an indexed file has in the union, see package cow
+	Upper    string // file handle of the upper root that an index belongs to
 }
 
 // NewXattrNames returns user.overlay.* if user is true, else trusted.overlay.*.
@@ -29,6 +31,8 @@ func NewXattrNames(user bool) XattrNames {
 		Impure:   prefix + "impure",
 		Redirect: prefix + "redirect",
 		Metacopy: prefix + "metacopy",
+		Nlink:    prefix + "nlink",
+		Upper:    prefix + "upper",
 	}
 }
 

@@ -27,7 +27,7 @@ func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint6
 		}
 		return fs.mapInode(n.from, st.Dev, st.Ino)
 	}
-	if parent != nil && parent.dir.impure.Load() {
+	if parent != nil && (parent.dir.impure.Load() || n.index != nil) {
 		if ino, fsid, ok := fs.origins.Inode(ref, fs.stack.Xattr); ok {
 			n.origin = true
 			return fs.composeInode(fsid, ino)
@@ -91,8 +91,11 @@ func (fs *FS) fillAttr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 // links is st_nlink. A merged directory has 1, since counting its subdirectories would mean reading it on all layers;
 // find(1) and others take 1 for "not told" (ovl_getattr).
 func (fs *FS) links(n *node, real uint32) uint32 {
-	if n.isDir() && (n.dir.merged() || fs.options().StaticNlink) {
+	switch {
+	case n.isDir() && (n.dir.merged() || fs.options().StaticNlink):
 		return 1
+	case n.index != nil && n.upper.Load():
+		return uint32(n.index.links.Load())
 	}
 	return real
 }

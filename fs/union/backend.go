@@ -54,9 +54,6 @@ func supported(spec layer.Spec) error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	if spec.Options.Index {
-		return fmt.Errorf("index=on is not to be had from the fuse backend: drop it, or use --backend kernel (%w)", errors.ErrUnsupported)
-	}
 	return nil
 }
 
@@ -89,15 +86,15 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 	if v.stack, err = layer.OpenNext(spec, prev); err != nil {
 		return nil, err
 	}
+	if v.fs, err = newFS(v.stack, logger); err != nil {
+		return nil, fmt.Errorf("open the layers: %w", err)
+	}
 	gate := newGate(gateClosed)
 	if prev == nil {
 		gate = newGate(gateOpen)
 		if err := v.prepare(); err != nil {
 			return nil, err
 		}
-	}
-	if v.fs, err = newFS(v.stack, logger); err != nil {
-		return nil, fmt.Errorf("open the layers: %w", err)
 	}
 	if b.Observer != nil {
 		v.fs.observe(b.Observer)
@@ -140,6 +137,11 @@ func (v *view) prepare() error {
 	}
 	if err := work.Prepare(); err != nil {
 		return fmt.Errorf("empty work directory %q: %w", spec.Work, err)
+	}
+	if v.fs.index != nil {
+		if err := v.fs.index.Clean(); err != nil {
+			return fmt.Errorf("clean the index %q: remove it, or mount with index=off: %w", spec.Work+"/index", err)
+		}
 	}
 	if !spec.Options.Volatile {
 		return nil

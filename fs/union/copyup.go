@@ -10,6 +10,7 @@ import (
 type copyUpFor struct {
 	data     bool // the data will be changed
 	truncate bool // they will be thrown away, so that they need not be copied
+	xattr    bool // an extended attribute will be changed, for which the kernel links no second name (ovl_xattr_set)
 	caller   caller
 }
 
@@ -21,6 +22,7 @@ func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
 	if err := fs.writable(); err != nil {
 		return err
 	}
+	copied := n.upper.Load()
 	for !n.upper.Load() {
 		next := fs.topmostLower(n)
 		reason := why
@@ -28,6 +30,11 @@ func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
 			reason.data, reason.truncate = false, false
 		}
 		if err := fs.copyUp(next, reason); err != nil {
+			return err
+		}
+	}
+	if !copied || !why.xattr {
+		if err := fs.ensureLinked(n, why); err != nil {
 			return err
 		}
 	}
@@ -70,8 +77,8 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	if err != nil {
 		return err
 	}
-	brokenLink := !n.isDir() && src.Stat.Nlink > 1
-	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Cancelled: why.caller.killed}
+	brokenLink := !n.isDir() && src.Stat.Nlink > 1 && n.index == nil
+	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Indexed: n.index != nil, Cancelled: why.caller.killed}
 	if n.meta.Load() { // a layer that was the upper one of another union: the copy is a whole file again
 		src.Data = layer.RefFD(n.data)
 	} else {
@@ -101,6 +108,9 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 //
 // Precondition: n.copyMu is held.
 func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data int) error {
+	if n.index != nil {
+		return fs.publishInIndex(n, staged, data)
+	}
 	var st unix.Stat_t
 	if err := staged.Ref().Stat(&st); err != nil {
 		return err
@@ -176,14 +186,19 @@ func (fs *FS) publishIn(parent *node, name string, staged *layer.Staged, origin 
 			return err
 		}
 	}
+	return keepTimes(dir, func() error { return staged.Publish(dir, name, layer.Add) })
+}
+
+// keepTimes does something that changes a directory, and sets its times back: best effort, as in ovl_copy_up_one.
+func keepTimes(dir *layer.Dir, change func() error) error {
 	var before unix.Stat_t
 	if err := dir.Self().Stat(&before); err != nil {
 		return err
 	}
-	if err := staged.Publish(dir, name, layer.Add); err != nil {
+	if err := change(); err != nil {
 		return err
 	}
-	_ = dir.Self().Utimens([2]unix.Timespec{before.Atim, before.Mtim}) // best effort, as in ovl_copy_up_one
+	_ = dir.Self().Utimens([2]unix.Timespec{before.Atim, before.Mtim})
 	return nil
 }
 

@@ -21,6 +21,7 @@
 //	  node.copyMu          one copy-up of the node at a time; the only lock that is held while bytes are copied
 //	    FS.renameMu        R for whatever changes or reads names, W for rename; guards node.parent and node.name
 //	      node.entriesMu   the entries of one directory: R to look up and list, W to change
+//	        indexed.mu     how many names a file in the index has
 //	        node.mu        where the node is found: R while it is being used, W to change it
 //	          table.mu     leaf
 //
@@ -35,8 +36,9 @@
 // # Reading order
 //
 // node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, file, readdir, attr, xattr, ioctl.
-// passthrough.go is how the kernel comes to read and write files without us. redirect.go and metacopy.go are what these options add to lookup, rename and copy-up; owners.go shows ids as others.
-// device.go talks to the kernel, gate.go and handover.go stop it while another union takes the place of this one,
-// observe.go tells who counts; backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is
+// passthrough.go is how the kernel comes to read and write files without us. redirect.go, metacopy.go and index.go are
+// what these options add to lookup, rename and copy-up; owners.go shows ids as others. device.go talks to the kernel,
+// gate.go and handover.go stop it while another union takes the place of this one, observe.go tells who counts;
+// backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is
 // namei.c; create, remove, rename and link are dir.c; list.go is readdir.c; file.go is file.c; attr.go is inode.c.
 package union

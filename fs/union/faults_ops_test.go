@@ -201,6 +201,7 @@ func write(data string) func(fd int) error {
 var (
 	redirects = layer.Options{RedirectDir: layer.RedirectOn}
 	metacopy  = layer.Options{RedirectDir: layer.RedirectOn, Metacopy: true}
+	indexed   = layer.Options{Index: true}
 	aufs      = layer.Options{FUSE: layer.FUSEOptions{AUFSMarks: true}}
 )
 
@@ -312,6 +313,13 @@ var operations = []operation{
 	{name: "metacopy: link", options: metacopy, prepare: chmod("a", 0o600), between: touch("a"), do: link("a", "d/new")},
 	{name: "metacopy: truncate", options: metacopy, prepare: chmod("big", 0o600), between: touch("big"), do: truncate("big", 5)},
 	{name: "metacopy: unlink", options: metacopy, prepare: chmod("a", 0o600), do: unlink("a")},
+
+	{name: "index: chmod", options: indexed, do: chmod("h1", 0o600)},
+	{name: "index: write", options: indexed, do: openFile("h1", unix.O_WRONLY, write("x"))},
+	{name: "index: unlink", options: indexed, do: unlink("h1")},
+	{name: "index: link", options: indexed, do: link("h1", "deep/1/new")},
+	{name: "index: rename", options: indexed, do: rename("h1", "d/new")},
+	{name: "index: rename over", options: indexed, do: rename("up", "h1")},
 
 	// Where there are no device nodes, whiteouts are AUFS's marks, which the kernel does not know.
 	{name: "AUFS: unlink lower", options: aufs, deny: "mknodat", do: unlink("a")},

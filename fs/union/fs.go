@@ -24,6 +24,7 @@ type FS struct {
 	stack     *layer.Stack
 	copier    *cow.Copier
 	origins   *cow.Origins
+	index     *cow.Index // nil without index=on
 	whiteouts *whiteout.Maker
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
@@ -47,7 +48,7 @@ type FS struct {
 
 const rootID = fuse.FUSE_ROOT_ID
 
-// newFS serves the stack, which stays the caller's. The staging directory is prepared.
+// newFS serves the stack, which stays the caller's. Before the first request the staging directory is to be prepared.
 func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 	fs := &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
@@ -66,6 +67,9 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		fs.newWhiteouts()
 	}
 	err := fs.findOverrides()
+	if err == nil && fs.stack.Work != nil && fs.stack.Spec.Options.Index { // without an upper layer it is of no use
+		fs.index, err = cow.OpenIndex(fs.stack, fs.origins)
+	}
 	if err == nil {
 		err = fs.openRoot()
 	}
@@ -198,6 +202,9 @@ func (fs *FS) fillEntry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	ttl := fs.attrTTL(n)
 	out.SetEntryTimeout(ttl)
+	if n.index != nil {
+		out.SetEntryTimeout(0) // see index.go
+	}
 	out.SetAttrTimeout(ttl)
 	fs.fillAttr(n, st, &out.Attr)
 }

@@ -61,7 +61,15 @@ func (fs *FS) link(parent *node, name string, n *node) (*node, unix.Stat_t, erro
 			return nil, none, err
 		}
 	}
-	if err := n.use(func(r layer.Ref) error { return fs.linkTo(r, parent, name, e.where == hidden) }); err != nil {
+	link := func() error {
+		return n.use(func(r layer.Ref) error { return fs.linkTo(r, parent, name, e.where == hidden) })
+	}
+	if n.index != nil {
+		err = fs.giveName(n, link)
+	} else {
+		err = link()
+	}
+	if err != nil {
 		return nil, none, err
 	}
 	fs.revive(n, parent, name)

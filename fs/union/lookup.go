@@ -38,6 +38,7 @@ type entry struct {
 	st    unix.Stat_t // of the topmost object, if there is one
 	dir   *layer.Dir  // the layer directory that has it
 	below int         // index of the first lower directory of the parent that is below dir
+	link  *lowerLink  // of a lower file that the index keeps, or would; st is of its copy if it has one
 
 	probed int // how many layers were asked for the name
 }
@@ -106,13 +107,15 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 			fs.nodes.forget(n.id, 1) // the inode number was given to something else under our feet
 			return nil, unix.ESTALE
 		}
-		if e.where == inLower {
+		if n.index != nil {
+			fs.reached(n, parent, name, e)
+		} else if e.where == inLower {
 			fs.follow(n, parent, name, e)
 		}
 		return n, nil
 	}
 	n := &node{kind: e.st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: e.dir.Layer()}
-	n.upper.Store(e.where == inUpper)
+	n.upper.Store(e.where == inUpper || e.link != nil && e.link.up)
 	ref := e.dir.At(name)
 	switch {
 	case e.isDir():
@@ -123,10 +126,19 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	case e.where == inLower:
 		n.lower = ref
 	}
+	var err error
+	if n.index, err = fs.indexOf(ref, e); err != nil {
+		return nil, err
+	}
 	if err := fs.findData(parent, n, e); err != nil {
 		return nil, err
 	}
-	n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
+	if e.link != nil {
+		n.origin = e.link.up
+		n.ino.Store(fs.mapInode(e.dir.Layer(), e.link.st.Dev, e.link.st.Ino))
+	} else {
+		n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
+	}
 	return fs.nodes.add(n, k), nil
 }
 
@@ -152,10 +164,10 @@ func (fs *FS) follow(n, parent *node, name string, e *entry) {
 	}
 }
 
-// entryKey is the key of the node that an entry belongs to.
+// entryKey is the key of the node that an entry belongs to. Like ovl_hash_bylower.
 func entryKey(parent *node, name string, e *entry) key {
 	k := keyOf(&e.st)
-	if e.where == inLower && !e.isDir() && e.st.Nlink > 1 {
+	if e.where == inLower && !e.isDir() && e.st.Nlink > 1 && e.link == nil {
 		k.parent, k.name = parent.id, name
 	}
 	return k
@@ -204,7 +216,7 @@ func (fs *FS) resolve(parent *node, name string) (entry, error) {
 		}
 		if found {
 			e.where, e.dir, e.below = inLower, lower, i+1
-			return e, nil
+			return e, fs.lookupIndex(&e, name)
 		}
 	}
 	return e, nil

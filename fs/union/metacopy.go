@@ -18,11 +18,14 @@ import (
 //
 // Preconditions: FS.renameMu and parent.entriesMu are held; nobody else knows n yet.
 func (fs *FS) findData(parent, n *node, e *entry) error {
+	ref, on, next := e.dir.At(n.name), e.dir.Layer(), e.below
+	if e.link != nil && e.link.up {
+		ref, on, next = n.index.entry, fs.stack.Upper, e.below-1
+	}
 	// The mark alone tells. How many blocks a file has does not: attributes take some, and file systems allocate ahead.
-	if n.kind != unix.S_IFREG || e.dir.Layer().Pos == len(fs.stack.Lowers)-1 {
+	if n.kind != unix.S_IFREG || on.Pos == len(fs.stack.Lowers)-1 {
 		return nil
 	}
-	ref := e.dir.At(n.name)
 	if is, err := fs.isMetacopy(ref); !is || err != nil {
 		return err
 	}
@@ -30,8 +33,8 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 		fs.log.Printf("%q was copied up with metacopy=on, and has its data in a lower layer: mount with metacopy=on", n.name)
 		return unix.EPERM
 	}
-	m := merger{fs: fs, parent: parent.dir, next: e.below, name: n.name}
-	data, err := m.findData(ref, e.dir.Layer())
+	m := merger{fs: fs, parent: parent.dir, next: next, name: n.name}
+	data, err := m.findData(ref, on)
 	if err != nil {
 		return err
 	}
@@ -58,10 +61,17 @@ func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
 		if _, err := m.redirect(obj, on); err != nil {
 			return -1, err
 		}
-		var err error
-		if obj, on, err = m.nextFile(); err != nil {
+		below, layer, err := m.nextFile()
+		if err != nil {
 			return -1, err
 		}
+		if on == m.fs.stack.Upper && m.fs.index != nil {
+			// Another file may have been put there since, and it would be taken for one of the index (ovl_lookup).
+			if err := m.fs.index.Verify(obj, below, layer.Dev); err != nil {
+				return -1, err
+			}
+		}
+		obj, on = below, layer
 		is, err := m.fs.isMetacopy(obj)
 		if err != nil {
 			return -1, err

@@ -42,6 +42,8 @@ type node struct {
 
 	dir *directory // of a directory, else nil
 
+	index *indexed // of a lower file of several names, and its copy, with index=on; else nil
+
 	meta atomic.Bool // a file of which the topmost layer has the metadata and data has the data
 	data int         // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
 
@@ -90,6 +92,8 @@ func (n *node) refLocked() layer.Ref {
 		return n.dir.top().Self()
 	case n.pin >= 0:
 		return layer.RefFD(n.pin)
+	case n.upper.Load() && n.index != nil:
+		return n.index.entry
 	case n.upper.Load():
 		return n.parent.dir.upper.Load().At(n.name)
 	default:

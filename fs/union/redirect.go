@@ -16,6 +16,9 @@ const maxRedirect = 256
 //
 // Precondition: FS.renameMu is held for writing.
 func (fs *FS) setRedirect(n *node, sameDirectory bool) error {
+	if !n.isDir() && manyNames(n.data) {
+		sameDirectory = false // another name may be in another directory (ovl_need_absolute_redirect)
+	}
 	if old := n.redirect; old != "" && (sameDirectory || old[0] == '/') {
 		return nil // it was renamed before, and what was noted then still holds
 	}
@@ -32,6 +35,12 @@ func (fs *FS) setRedirect(n *node, sameDirectory bool) error {
 	}
 	n.redirect = redirect
 	return nil
+}
+
+// manyNames reports whether the open file fd has more names than one, or may have.
+func manyNames(fd int) bool {
+	var st unix.Stat_t
+	return layer.RefFD(fd).Stat(&st) != nil || st.Nlink > 1
 }
 
 // redirectPath is the path at which the lower layers have what n is made of.

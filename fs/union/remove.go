@@ -28,6 +28,9 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 	if err := fs.ensureUpper(parent, copyUpFor{caller: c}); err != nil {
 		return err
 	}
+	if err := fs.indexName(parent, name, copyUpFor{caller: c}); err != nil {
+		return err
+	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	parent.entriesMu.Lock()
@@ -47,11 +50,32 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 	if dir {
 		return fs.removeDir(parent, name, &e)
 	}
-	victim := fs.peek(parent, name, &e)
+	return fs.loseFile(parent, name, &e, func() error { return fs.removeFile(parent, name, &e) })
+}
+
+// loseFile does what takes a name from the file that is the entry e of parent: to remove it, or to put something else
+// in its place.
+//
+// Preconditions: FS.renameMu is held, and parent.entriesMu for writing, or the former for writing; fs.indexName was called.
+func (fs *FS) loseFile(parent *node, name string, e *entry, remove func() error) error {
+	victim := fs.peek(parent, name, e)
+	if fs.index != nil && (e.link != nil || e.st.Nlink > 1) {
+		n, err := fs.nodeOf(parent, name, e)
+		if err != nil {
+			return err
+		}
+		defer fs.nodes.forget(n.id, 1)
+		if victim = n; n.index != nil {
+			if e.where == inLower {
+				return unix.ESTALE // somebody put it there after fs.indexName
+			}
+			return fs.takeName(n, remove)
+		}
+	}
 	if err := fs.pinBefore(victim, parent, name); err != nil {
 		return err
 	}
-	if err := fs.removeFile(parent, name, &e); err != nil {
+	if err := remove(); err != nil {
 		return err
 	}
 	fs.lostName(victim, e.st.Nlink <= 1 || e.where == inLower)

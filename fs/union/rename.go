@@ -49,6 +49,11 @@ type rename struct {
 	keep     bool // RENAME_NOREPLACE
 }
 
+// isLower reports whether what is to be moved is in a lower layer, or has its name there.
+func (e *end) isLower() bool {
+	return !e.node.upper.Load() || e.node.index != nil && e.entry.where == inLower
+}
+
 func (r *rename) forget() {
 	for _, n := range []*end{&r.from, &r.to} {
 		if n.node != nil {
@@ -94,6 +99,11 @@ func (r *rename) prepare(c caller) error {
 			return err
 		}
 	}
+	for _, n := range []*end{&r.from, &r.to} {
+		if err := r.fs.indexName(n.parent, n.name, copyUpFor{caller: c}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -124,7 +134,7 @@ func (r *rename) runLocked() error {
 		return unix.ENOENT
 	case r.from.node == r.to.node: // two names of one file: nothing to do, says rename(2)
 		return nil
-	case !r.from.node.upper.Load(), r.exchange && !r.to.node.upper.Load():
+	case r.from.isLower(), r.exchange && r.to.isLower():
 		return unix.ESTALE // it was replaced between prepare and here; the kernel's client looks up again
 	}
 	for _, n := range []*node{r.from.node, r.to.node} {
@@ -198,17 +208,29 @@ func (r *rename) move() error {
 	if err := r.arrive(r.from.node, &r.to); err != nil {
 		return err
 	}
-	if err := r.fs.pinBefore(r.to.node, r.to.parent, r.to.name); err != nil {
+	if err := r.replace(); err != nil {
+		return err
+	}
+	r.moved(r.from.node, &r.from, &r.to)
+	return nil
+}
+
+// replace renames, and notes what is not there any more.
+func (r *rename) replace() error {
+	target := r.to.node
+	if target == nil {
+		return r.renameUpper()
+	}
+	if !target.isDir() {
+		return r.fs.loseFile(r.to.parent, r.to.name, &r.to.entry, r.renameUpper)
+	}
+	if err := r.fs.pinBefore(target, r.to.parent, r.to.name); err != nil {
 		return err
 	}
 	if err := r.renameUpper(); err != nil {
 		return err
 	}
-	if target := r.to.node; target != nil {
-		last := target.isDir() || r.to.entry.where == inLower || r.to.entry.st.Nlink <= 1
-		r.fs.lostName(target, last)
-	}
-	r.moved(r.from.node, &r.from, &r.to)
+	r.fs.lostName(target, true)
 	return nil
 }
 

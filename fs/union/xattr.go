@@ -95,7 +95,7 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	if len(disk) > unix.NAME_MAX {                          // XATTR_NAME_MAX is the same; the escape made it too long
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
-	if err := fs.ensureUpper(n, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
+	if err := fs.ensureUpper(n, copyUpFor{xattr: true, caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("setxattr", n, err)
 	}
 	err := n.use(func(r layer.Ref) error {
@@ -139,7 +139,7 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 			return fs.nodeStatus("removexattr", n, err)
 		}
 	}
-	if err := fs.ensureUpper(n, copyUpFor{caller: by(header, cancel)}); err != nil {
+	if err := fs.ensureUpper(n, copyUpFor{xattr: true, caller: by(header, cancel)}); err != nil {
 		return fs.nodeStatus("removexattr", n, err)
 	}
 	err := n.use(func(r layer.Ref) error { return r.Removexattr(fs.xattrToDisk(n, attr)) })

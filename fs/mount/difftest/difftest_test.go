@@ -57,6 +57,14 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// TestIndex compares them with index=on.
+func TestIndex(t *testing.T) {
+	testfs.NeedRoot(t)
+	for seed := *first; seed < *first+*seeds; seed++ {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { compare(t, kernel, fuse, difftest.GenerateLinks(seed, *ops)) })
+	}
+}
+
 func compare(t *testing.T, a, b *mounttest.Server, c difftest.Case) {
 	t.Helper()
 	f, err := difftest.Run(t, a, b, c)
@@ -78,7 +86,11 @@ func TestStress(t *testing.T) {
 	for _, pair := range [][2]*mounttest.Server{{fuse, kernel}, {kernel, fuse}} {
 		for seed := *first; seed < *first+*seeds; seed++ {
 			t.Run(fmt.Sprint(pair[0].Name(), " seed", seed), func(t *testing.T) {
-				f, err := difftest.Stress(t, pair[0], pair[1], difftest.Generate(seed, 2**ops), 4)
+				c := difftest.Generate(seed, 2**ops)
+				if seed%2 == 0 {
+					c = difftest.GenerateLinks(seed, 2**ops)
+				}
+				f, err := difftest.Stress(t, pair[0], pair[1], c, 4)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -15,11 +15,21 @@ import (
 type generator struct {
 	*rand.Rand
 	recent *[]string // the paths that came last
+	links  int       // how many more hard links the layers have than usual, for 20 objects
 }
 
 // Generate makes the case of a seed, with n operations. The first operations of a case are the same for every n.
-func Generate(seed int64, n int) Case {
-	g := generator{rand.New(rand.NewSource(seed)), new([]string)}
+func Generate(seed int64, n int) Case { return generate(seed, n, 0) }
+
+// GenerateLinks makes a case for index=on: as Generate, but the layers have many hard links.
+func GenerateLinks(seed int64, n int) Case {
+	c := generate(seed, n, 8)
+	c.Options = "index=on"
+	return c
+}
+
+func generate(seed int64, n, links int) Case {
+	g := generator{rand.New(rand.NewSource(seed)), new([]string), links}
 	var c Case
 	below := view{".": testfs.Dir}
 	for range 1 + g.Intn(4) {
@@ -112,7 +122,7 @@ func (g generator) object(p string) testfs.Entry {
 	if g.Intn(4) == 0 {
 		e.Xattrs[g.xattr()] = g.data()
 	}
-	switch n := g.Intn(20); {
+	switch n := g.Intn(20 + g.links); {
 	case n < 8:
 		e.Kind, e.Mode = testfs.Dir, e.Mode|0o700
 		if g.Intn(6) == 0 {
@@ -128,7 +138,7 @@ func (g generator) object(p string) testfs.Entry {
 		}
 	case n < 15:
 		return testfs.Entry{Kind: testfs.Symlink, Path: p, Target: g.target(), Mode: 0o777, MTime: e.MTime}
-	case n < 16:
+	case n < 16, n >= 20:
 		return testfs.Entry{Kind: testfs.Hardlink, Path: p}
 	case n < 17:
 		return testfs.Entry{Kind: testfs.Fifo, Path: p, Mode: e.Mode, MTime: e.MTime}

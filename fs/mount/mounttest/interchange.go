@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
 
@@ -16,7 +17,9 @@ func Interchange(t *testing.T, from, to *Server) {
 		t.Run(c.name, func(t *testing.T) {
 			u := &union{TB: t, server: from}
 			defer u.finish()
-			u.mount(c.lower...)
+			u.layers(c.lower...)
+			u.spec.Options = c.options
+			u.remount()
 			c.first(u)
 			shown := testfs.Fingerprint(u.dir, testfs.Options{Since: distantFuture})
 			u.server = to
@@ -42,12 +45,13 @@ func (u *union) compareTrees(wrote, reads *Server, shown string) {
 // interchange are things done on one backend, then on the other, and the tree that both must show in the end.
 var interchange = []struct {
 	name          string
+	options       layer.Options
 	lower         []string
 	first, second func(u *union)
 	merged        string
 }{
 	{
-		"whiteouts", []string{"file a\nfile b\ndir d\nfile d/c\nfile d/e", "file b\ndir d\nfile d/f"},
+		"whiteouts", layer.Options{}, []string{"file a\nfile b\ndir d\nfile d/c\nfile d/e", "file b\ndir d\nfile d/f"},
 		func(u *union) {
 			u.ok(u.unlink("a"))
 			u.ok(u.unlink("d/c"))
@@ -63,7 +67,7 @@ var interchange = []struct {
 		"file a \"again\"\nfile e",
 	},
 	{
-		"opaque directories", []string{"dir d\nfile d/old\ndir d/s\nfile d/s/old\ndir e\nfile e/old"},
+		"opaque directories", layer.Options{}, []string{"dir d\nfile d/old\ndir d/s\nfile d/s/old\ndir e\nfile e/old"},
 		func(u *union) {
 			u.ok(u.unlink("d/s/old"))
 			u.ok(u.rmdir("d/s"))
@@ -85,7 +89,7 @@ var interchange = []struct {
 		"dir d\nfile d/old\ndir d/s\nfile d/s/old \"new\"\ndir e",
 	},
 	{
-		"copied up with all attributes", []string{full + "\nsymlink s -> d\nfifo p mode=0600\nchar c 1:3 owner=1:1"},
+		"copied up with all attributes", layer.Options{}, []string{full + "\nsymlink s -> d\nfifo p mode=0600\nchar c 1:3 owner=1:1"},
 		func(u *union) {
 			u.ok(u.chmod("d/f", 0o4755))
 			u.ok(u.setxattr("d", "user.new", "1"))
@@ -105,7 +109,7 @@ var interchange = []struct {
 			symlink s -> d owner=1:2`,
 	},
 	{
-		"hard links", []string{"file a \"a\"\nhardlink b -> a\ndir d"},
+		"hard links", layer.Options{}, []string{"file a \"a\"\nhardlink b -> a\ndir d"},
 		func(u *union) {
 			u.append("a", "1")
 			u.ok(u.link("a", "d/a"))
@@ -120,7 +124,7 @@ var interchange = []struct {
 		"file b \"a\" nlink=2\ndir d\nfile d/a \"a12\"",
 	},
 	{
-		"ACLs and escaped names", []string{"file f\ndir d\nfile d/low"},
+		"ACLs and escaped names", layer.Options{}, []string{"file f\ndir d\nfile d/low"},
 		func(u *union) {
 			u.setACL(u.path("f"), accessACL, aclFor(6, 6, 4, 6, 0))
 			u.setACL(u.path("d"), defaultACL, aclFor(7, 7, 5, 7, 0))
@@ -142,7 +146,7 @@ var interchange = []struct {
 		"dir d trusted.overlay.opaque=\"y\"\nfile d/low\nfile d/new mode=0640\nfile f mode=0660",
 	},
 	{
-		"sparse files and files without a name", []string{"file f size=33554432 data=16777216:\"x\""},
+		"sparse files and files without a name", layer.Options{}, []string{"file f size=33554432 data=16777216:\"x\""},
 		func(u *union) {
 			fd := u.open(".", unix.O_TMPFILE|unix.O_WRONLY, 0o600)
 			u.writeAt(fd, 1<<20, "tmp")
@@ -151,5 +155,23 @@ var interchange = []struct {
 		},
 		func(u *union) { u.ok(u.chmod("tmp", 0o640)) },
 		"file f size=33554435 data=16777216:\"x\" data=33554432:\"end\"\nfile tmp size=1048579 data=1048576:\"tmp\" mode=0640",
+	},
+	{
+		"an index", layer.Options{Index: true}, []string{"file a \"1\"\nhardlink b -> a\ndir d\nhardlink d/c -> a\nfile x \"x\"\nhardlink y -> x\nhardlink z -> x"},
+		func(u *union) {
+			u.append("a", "2")
+			u.ok(u.link("b", "new"))
+			u.ok(u.unlink("x"))
+			u.ok(u.rename("d/c", "c"))
+		},
+		func(u *union) {
+			equal(u, u.stat("b").Ino, u.stat("c").Ino)
+			u.append("c", "3")
+			equal(u, u.read("a"), "123")
+			u.ok(u.unlink("new"))
+			equal(u, u.stat("z").Nlink, 2)
+			u.ok(u.unlink("y"))
+		},
+		"file a \"123\" nlink=3\nhardlink b -> a\nhardlink c -> a\ndir d\nfile z \"x\"",
 	},
 }

@@ -26,6 +26,7 @@ var suite = []struct {
 	{"rename", rename},
 	{"link", link},
 	{"hardlinks", hardlinks},
+	{"index", index},
 	{"attr", attr},
 	{"times", times},
 	{"xattr", xattrs},
