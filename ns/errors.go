@@ -85,6 +85,17 @@ func fix(o op, path string, errno syscall.Errno) string {
 		}
 	case verbMkdir:
 		return fmt.Sprintf("give the root a directory %s beforehand", path)
+	case verbBind, verbTmpfs:
+		switch errno {
+		case syscall.ENOTDIR, syscall.EISDIR:
+			return "mount a directory on a directory, and a file on a file"
+		case syscall.EXDEV, syscall.ELOOP:
+			return "name a place in the container that no link of /proc leads to"
+		case syscall.EROFS:
+			return fmt.Sprintf("give the root what is missing of %s beforehand", path)
+		}
+	case verbUser:
+		return "name one that /etc/passwd of the container has, or write numbers: UID:GID"
 	case verbMount:
 		switch errno {
 		case syscall.ELOOP, syscall.ENOTDIR:
@@ -99,7 +110,7 @@ func fix(o op, path string, errno syscall.Errno) string {
 			return "start from a process that is neither in a chroot nor on the initial ram file system"
 		}
 	case verbVerify:
-		return "pass a root that is one mount, without others below it"
+		return "pass a root that is one mount, without others below it, and say so of mounts that have"
 	case verbChdir:
 		return "choose a working directory that the root has"
 	case verbExec:

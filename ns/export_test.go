@@ -5,28 +5,33 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/wire"
 )
 
 // StartUnbound starts cfg as Start does, but without the signal that the kernel sends to init when its supervisor
 // dies. The caller has the supervisor's end of the socket.
-func StartUnbound(cfg Config) (init *os.Process, socket *os.File, err error) {
+func StartUnbound(cfg Config) (init *os.Process, socket *wire.Conn, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	socket, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "supervisor")
+	theirs := os.NewFile(uintptr(pair[1]), "supervisor")
 	defer theirs.Close()
+	c := Container{answers: map[int]chan answer{}}
+	if c.socket, err = wire.FromFile(os.NewFile(uintptr(pair[0]), "init"), maxReport); err != nil {
+		return nil, nil, err
+	}
 	files, closeFiles, err := initFiles(cfg, theirs)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer closeFiles()
-	init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
-		Env: initEnv, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloneFlags},
+	c.init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
+		Env: initEnv, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloneFlags(cfg)},
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	c := Container{init: init}
-	return init, socket, c.handOver(plan(cfg), socket)
+	return c.init, c.socket, c.handOver(cfg, c.expect(0))
 }

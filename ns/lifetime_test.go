@@ -79,7 +79,9 @@ var supervisor = testfs.NewFunc("supervisor", func(args []string, _ *bufio.Reade
 	if err != nil {
 		return err
 	}
-	c, err := ns.Start(ns.Config{Root: root, Argv: append([]string{"/probe"}, args[1:]...), Stdout: os.Stdout, Stderr: os.Stderr})
+	cfg := launching(root, append([]string{"/probe"}, args[1:]...)...)
+	cfg.Stdout, cfg.Stderr = os.Stdout, os.Stderr
+	c, err := ns.Start(cfg)
 	if err != nil {
 		return err
 	}
@@ -233,7 +235,7 @@ func TestLeaks(t *testing.T) {
 	once := func() {
 		for _, program := range []string{"/probe", "/nosuch"} {
 			root := cloneDir(t, dir)
-			if c, err := ns.Start(ns.Config{Root: root, Argv: []string{program, "exit", "0"}}); err == nil {
+			if c, err := ns.Start(launching(root, program, "exit", "0")); err == nil {
 				if code, err := c.Wait(); code != 0 || err != nil {
 					t.Fatal(code, err)
 				}
@@ -285,7 +287,7 @@ func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		root := cloneDir(b, dir)
 		begin := time.Now()
-		c, err := ns.Start(ns.Config{Root: root, Argv: []string{"/probe", "exit", "0"}})
+		c, err := ns.Start(launching(root, "/probe", "exit", "0"))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -80,9 +80,14 @@ func cloneDir(t testing.TB, dir string) int {
 // config returns what launches the probe with args in a new root.
 func config(t testing.TB, args ...string) ns.Config {
 	t.Helper()
-	return ns.Config{
-		Root: cloneDir(t, newDir(t)), Argv: append([]string{"/probe"}, args...), Env: ns.DefaultEnv("", ""),
-	}
+	cfg := launching(cloneDir(t, newDir(t)), append([]string{"/probe"}, args...)...)
+	cfg.Env = ns.DefaultEnv("", "")
+	return cfg
+}
+
+// launching returns what launches argv in root.
+func launching(root int, argv ...string) ns.Config {
+	return ns.Config{Root: root, Process: ns.Process{Argv: argv}}
 }
 
 // output runs cfg to its end and returns what it wrote and its exit code.

@@ -1,12 +1,15 @@
 package ns
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 // The system calls of the plan. Each acts beneath the directory descriptor root; paths are absolute, seen from
@@ -35,7 +38,7 @@ func open(root int, name string, flags uint64) (int, error) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	fd := -1
-	err := retry(func() (err error) {
+	err := sys.Retry(func() (err error) {
 		fd, err = unix.Openat2(root, name, &how)
 		return err
 	})
@@ -49,7 +52,7 @@ func in(root int, call, name string, f func(dir int, base string) error) error {
 		return err
 	}
 	defer unix.Close(dir)
-	return pathError(call, name, retry(func() error { return f(dir, path.Base(name)) }))
+	return pathError(call, name, sys.Retry(func() error { return f(dir, path.Base(name)) }))
 }
 
 // mkdir makes a directory unless something has its name; whoever mounts on it finds out what that is.
@@ -73,22 +76,6 @@ func symlink(root int, name, target string) error {
 	return in(root, "symlink", name, func(dir int, base string) error {
 		return unix.Symlinkat(target, dir, base)
 	})
-}
-
-// mount makes a file system with its options and mounts it on the directory name with the attributes attr.
-func mount(root int, name, fsName string, options []string, attr int) error {
-	target, err := open(root, name, unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	mnt, err := newMount(fsName, options, attr)
-	if err != nil {
-		return pathError("mount", name, err)
-	}
-	defer unix.Close(mnt)
-	return pathError("move_mount", name,
-		unix.MoveMount(mnt, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 }
 
 // newMount returns a detached mount of a new file system.
@@ -133,10 +120,16 @@ func withLog(ctx int, err error) error {
 	return fmt.Errorf("%w (%s)", err, text)
 }
 
-// makeReadOnly makes the mount root read-only, but not its file system nor what is mounted below.
-func makeReadOnly(root int) error {
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	return pathError("mount_setattr", "/", unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &attr))
+// setAttr sets MOUNT_ATTR_* of a mount, and of those below it if recursive.
+func setAttr(mnt, attr int, recursive bool) error {
+	if attr == 0 {
+		return nil
+	}
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(mnt, "", flags, &unix.MountAttr{Attr_set: uint64(attr)})
 }
 
 // pivot makes root the root and the working directory of every thread here, and detaches the old root with all
@@ -163,41 +156,43 @@ func pivot(root int) error {
 	return pathError("fchdir", "/", unix.Fchdir(root))
 }
 
-// reopenNull replaces those of the descriptors 0 to 2 that are the host's /dev/null by the container's. Who holds
-// one of the host's could change its mode or owner through it.
-func reopenNull(root int) error {
-	null := unix.Mkdev(1, 3)
-	isNull := func(fd int) bool {
-		var st unix.Stat_t
-		return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == null
-	}
-	ours := -1
-	for fd := range 3 {
-		if !isNull(fd) {
-			continue
-		}
-		if ours < 0 {
-			var err error
-			if ours, err = open(root, "/dev/null", unix.O_RDWR); err != nil {
-				return err
-			}
-			defer unix.Close(ours)
-		}
-		if err := unix.Dup3(ours, fd, 0); err != nil {
-			return pathError("dup3", "/dev/null", err)
-		}
-	}
-	return nil
+// nullDevice is the number of /dev/null.
+var nullDevice = unix.Mkdev(1, 3)
+
+// isDevice reports whether fd is the character device dev.
+func isDevice(fd int, dev uint64) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == dev
 }
 
-// retry repeats f while it fails with EINTR: Go's own preemption signals interrupt calls that wait for a file
-// system in user space.
-func retry(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
+// openNull opens the container's /dev/null, and nothing else that may have its name.
+func openNull(root int, flags uint64) (int, error) {
+	fd, err := open(root, "/dev/null", flags)
+	if err == nil && !isDevice(fd, nullDevice) {
+		unix.Close(fd)
+		return -1, pathError("open", "/dev/null", errors.New("it is another file by now"))
 	}
+	return fd, err
+}
+
+// containNull replaces the descriptor fd, if it is /dev/null, by the container's.
+func containNull(root, fd int) error {
+	if !isDevice(fd, nullDevice) {
+		return nil
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil {
+		return pathError("fcntl", "/dev/null", err)
+	}
+	ours, err := openNull(root, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ours)
+	if flags&unix.FD_CLOEXEC != 0 {
+		flags = unix.O_CLOEXEC
+	}
+	return pathError("dup3", "/dev/null", unix.Dup3(ours, fd, flags))
 }
 
 // pathError returns err as a *fs.PathError, nil if err is nil.

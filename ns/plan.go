@@ -1,7 +1,7 @@
 package ns
 
 import (
-	"fmt"
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -19,33 +19,60 @@ const (
 	verbMkdir    verb = "mkdir"    // make Path with Mode, unless there is something
 	verbMount    verb = "mount"    // mount a new FS with Options and Attr on Path
 	verbMknod    verb = "mknod"    // make the character device Path with Mode, Major and Minor
+	verbDevice   verb = "device"   // bind the host's character device Path, which must have Major and Minor
 	verbSymlink  verb = "symlink"  // make the symbolic link Path to Target
-	verbReadOnly verb = "readonly" // make the root read-only
+	verbHostTree verb = "hosttree" // bind the host's Path, with all that is mounted below it, on Path, with Attr
+	verbBind     verb = "bind"     // attach the Index-th detached mount that the supervisor sent to Path, with Attr
+	verbTmpfs    verb = "tmpfs"    // as mount, but what is missing of Path is made, and links in it are followed
+	verbMask     verb = "mask"     // hide Path, a file or a directory, if it exists; a part of it may be "*"
+	verbReadOnly verb = "readonly" // make Path read-only, if it exists
+	verbLoopback verb = "loopback" // switch the loopback interface on
 	verbHostname verb = "hostname" // set the host name to Target
 	verbStdio    verb = "stdio"    // replace the host's /dev/null on descriptors 0 to 2 by the container's
 	verbPivot    verb = "pivot"    // make the root the root, and detach the old one
-	verbVerify   verb = "verify"   // fail unless the mount table holds Mounts and nothing else
+	verbVerify   verb = "verify"   // fail unless the mount table holds the mounts of these steps and nothing else
+	verbLimit    verb = "limit"    // set a resource limit, for all that init starts
+
+	// Those with which a process starts; see spawn.
+	verbTerminal verb = "terminal" // make a terminal
+	verbUser     verb = "user"     // find Target in /etc/passwd and /etc/group
 	verbChdir    verb = "chdir"    // change the working directory to Path
-	verbExec     verb = "exec"     // start Argv with the environment Env; always the last
+	verbConfine  verb = "confine"  // drop capabilities, filter system calls
+	verbExec     verb = "exec"     // start the program Target
 )
 
 // op is one step of a plan. Paths are absolute, from the container's root, before and after the pivot.
 type op struct {
-	Verb    verb
-	Path    raw      `json:",omitempty"`
-	FS      string   `json:",omitempty"`
-	Options []string `json:",omitempty"` // of the file system, for fsconfig(2): key or key=value
-	Attr    int      `json:",omitempty"` // of the mount, for fsmount(2): MOUNT_ATTR_*
-	Mode    uint32   `json:",omitempty"`
-	Major   uint32   `json:",omitempty"`
-	Minor   uint32   `json:",omitempty"`
-	Target  raw      `json:",omitempty"`
-	Mounts  []raw    `json:",omitempty"`
-	Argv    []raw    `json:",omitempty"`
-	Env     []raw    `json:",omitempty"`
+	Verb      verb
+	Path      raw      `json:",omitempty"`
+	FS        string   `json:",omitempty"`
+	Options   []string `json:",omitempty"` // of the file system, for fsconfig(2): key or key=value
+	Attr      int      `json:",omitempty"` // of the mount, for fsmount(2): MOUNT_ATTR_*
+	Mode      uint32   `json:",omitempty"`
+	Major     uint32   `json:",omitempty"`
+	Minor     uint32   `json:",omitempty"`
+	Target    raw      `json:",omitempty"`
+	Index     int      `json:",omitempty"`
+	Recursive bool     `json:",omitempty"`
+	Limit     *Limit   `json:",omitempty"`
 }
 
-// plan returns the steps from cloned namespaces to a running program. It depends on cfg alone.
+const (
+	noAll      = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	noSuidExec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+)
+
+// What of /proc and /sys tells about the host, or changes it: the lists of Docker (moby, daemon/pkg/oci/defaults.go).
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/system/cpu/*/thermal_throttle", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	readOnlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// plan returns the steps from cloned namespaces to a root that is ready for programs. It depends on cfg alone.
 func plan(cfg Config) []op {
 	ops := []op{{Verb: verbPrivate}, {Verb: verbAttach}}
 	if !cfg.RequireMountPoints {
@@ -53,44 +80,66 @@ func plan(cfg Config) []op {
 			ops = append(ops, op{Verb: verbMkdir, Path: raw("/" + dir), Mode: 0o755})
 		}
 	}
-	const noAll = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	ops = append(ops,
-		op{Verb: verbMount, FS: "proc", Path: "/proc", Attr: noAll},
-		// Read-only as a mount, not as a file system: the instance of sysfs is the one of the host's network.
-		op{Verb: verbMount, FS: "sysfs", Path: "/sys", Attr: noAll | unix.MOUNT_ATTR_RDONLY},
+	ops = append(ops, op{Verb: verbMount, FS: "proc", Path: "/proc", Attr: noAll}, planSys(cfg),
 		op{Verb: verbMount, FS: "tmpfs", Path: "/dev", Options: []string{"mode=0755"}, Attr: unix.MOUNT_ATTR_NOSUID})
-	ops = append(ops, planDev()...)
+	ops = append(ops, planDev(cfg.NestedUsers)...)
+	ops = append(ops, planMounts(cfg.Mounts)...)
 	for _, dir := range cfg.Mask {
 		ops = append(ops, op{Verb: verbMount, FS: "tmpfs", Path: raw(path.Clean(dir)), Options: []string{"mode=0755"},
 			Attr: noAll | unix.MOUNT_ATTR_RDONLY})
 	}
+	if !cfg.Unmasked && !cfg.Privileged {
+		for _, p := range maskedPaths {
+			ops = append(ops, op{Verb: verbMask, Path: raw(p)})
+		}
+		for _, p := range readOnlyPaths {
+			ops = append(ops, op{Verb: verbReadOnly, Path: raw(p)})
+		}
+	}
 	if cfg.ReadOnly {
-		ops = append(ops, op{Verb: verbReadOnly})
+		ops = append(ops, op{Verb: verbReadOnly, Path: "/"})
+	}
+	if cfg.PrivateNetwork {
+		ops = append(ops, op{Verb: verbLoopback})
 	}
 	if cfg.Hostname != "" {
 		ops = append(ops, op{Verb: verbHostname, Target: raw(cfg.Hostname)})
 	}
-	ops = append(ops, op{Verb: verbStdio}, op{Verb: verbPivot})
-	ops = append(ops, op{Verb: verbVerify, Mounts: mounted(ops)})
-	dir := cfg.Dir
-	if dir == "" {
-		dir = "/"
+	ops = append(ops, op{Verb: verbStdio}, op{Verb: verbPivot}, op{Verb: verbVerify})
+	for _, l := range cfg.Limits {
+		ops = append(ops, op{Verb: verbLimit, Limit: &l})
 	}
-	return append(ops,
-		op{Verb: verbChdir, Path: raw(dir)},
-		op{Verb: verbExec, Argv: toRaw(cfg.Argv), Env: toRaw(cfg.Env)})
+	return ops
+}
+
+// planSys shows the devices of the host, read-only.
+func planSys(cfg Config) op {
+	attr := noAll | unix.MOUNT_ATTR_RDONLY
+	if cfg.Unmasked || cfg.Privileged {
+		attr = noAll
+	}
+	if cfg.NestedUsers && !cfg.PrivateNetwork {
+		// An instance of sysfs belongs to a network, and takes privileges over that.
+		return op{Verb: verbHostTree, Path: "/sys", Attr: attr, Recursive: true}
+	}
+	// Read-only as a mount, not as a file system: the instance of sysfs may be the one of the host's network.
+	return op{Verb: verbMount, FS: "sysfs", Path: "/sys", Attr: attr}
 }
 
 // planDev fills the tmpfs on /dev with what programs take for granted, and no device of this host.
-func planDev() []op {
+func planDev(nested bool) []op {
 	var ops []op
+	make := verbMknod
+	if nested {
+		make = verbDevice // nobody may make devices there
+	}
 	for _, dev := range []struct {
 		name         string
 		major, minor uint32 // Documentation/admin-guide/devices.txt
 	}{
 		{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
 	} {
-		ops = append(ops, op{Verb: verbMknod, Path: raw("/dev/" + dev.name), Mode: 0o666, Major: dev.major, Minor: dev.minor})
+		ops = append(ops, op{Verb: make, Path: raw("/dev/" + dev.name), Mode: 0o666, Major: dev.major, Minor: dev.minor})
 	}
 	for _, link := range [][2]raw{
 		{"/dev/fd", "/proc/self/fd"},
@@ -99,10 +148,13 @@ func planDev() []op {
 	} {
 		ops = append(ops, op{Verb: verbSymlink, Path: link[0], Target: link[1]})
 	}
-	const noSuidExec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	pts := []string{"newinstance", "ptmxmode=0666", "mode=0620"}
+	if !nested {
+		// 5 is tty in every distribution: terminals belong to it, so that write(1) works. It may not be mapped.
+		pts = append(pts, "gid=5")
+	}
 	for _, m := range []op{
-		// gid 5 is tty in every distribution: terminals belong to it, so that write(1) works.
-		{Path: "/dev/pts", FS: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}, Attr: noSuidExec},
+		{Path: "/dev/pts", FS: "devpts", Options: pts, Attr: noSuidExec},
 		{Path: "/dev/shm", FS: "tmpfs", Options: []string{"mode=1777"}, Attr: noSuidExec | unix.MOUNT_ATTR_NODEV},
 		{Path: "/dev/mqueue", FS: "mqueue", Attr: noSuidExec | unix.MOUNT_ATTR_NODEV},
 	} {
@@ -112,77 +164,20 @@ func planDev() []op {
 	return ops
 }
 
-// mounted returns the mount points that ops leave behind, sorted.
-func mounted(ops []op) []raw {
-	list := []raw{"/"}
-	for _, o := range ops {
-		if o.Verb == verbMount {
-			list = append(list, o.Path)
+// planMounts mounts what the user asked for, a directory before what is below it.
+func planMounts(mounts []Mount) []op {
+	var ops []op
+	index := 0
+	for _, m := range mounts {
+		o := op{Verb: verbTmpfs, Path: raw(path.Clean(m.Path)), FS: m.FS, Options: m.Options, Attr: m.Attr}
+		if m.FS == "" {
+			o.Verb, o.Index, o.Recursive = verbBind, index, m.Recursive
+			index++
 		}
+		ops = append(ops, o)
 	}
-	slices.Sort(list)
-	return list
-}
-
-// String returns the step as one line, with all its parameters but the environment.
-func (o op) String() string {
-	switch o.Verb {
-	case verbMkdir:
-		return fmt.Sprintf("%s (%04o)", o.name(), o.Mode)
-	case verbMount:
-		return fmt.Sprintf("%s (%s)", o.name(), strings.Join(append(attrNames(o.Attr), o.Options...), ","))
-	case verbMknod:
-		return fmt.Sprintf("%s (c %d:%d, %04o)", o.name(), o.Major, o.Minor, o.Mode)
-	case verbSymlink:
-		return fmt.Sprintf("%s -> %s", o.name(), o.Target)
-	case verbVerify:
-		return fmt.Sprintf("%s: %s", o.name(), strings.Join(fromRaw(o.Mounts), " "))
-	case verbExec:
-		return fmt.Sprintf("exec %q", fromRaw(o.Argv))
-	}
-	return o.name()
-}
-
-// name says in a few words what the step does, for messages.
-func (o op) name() string {
-	switch o.Verb {
-	case verbInit:
-		return "set up pid 1"
-	case verbPrivate:
-		return "make all mounts private"
-	case verbAttach:
-		return "attach the root"
-	case verbMount:
-		return fmt.Sprintf("mount %s on %s", o.FS, o.Path)
-	case verbReadOnly:
-		return "make the root read-only"
-	case verbHostname:
-		return "set host name " + string(o.Target)
-	case verbStdio:
-		return "reopen /dev/null"
-	case verbPivot:
-		return "pivot into the root"
-	case verbVerify:
-		return "verify the mount table"
-	case verbExec:
-		return "exec " + string(o.Argv[0])
-	}
-	return fmt.Sprintf("%s %s", o.Verb, o.Path)
-}
-
-// attrNames returns the mount options that MOUNT_ATTR_* bits stand for.
-func attrNames(attr int) []string {
-	var names []string
-	for _, a := range []struct {
-		bit  int
-		name string
-	}{
-		{unix.MOUNT_ATTR_RDONLY, "ro"}, {unix.MOUNT_ATTR_NOSUID, "nosuid"},
-		{unix.MOUNT_ATTR_NODEV, "nodev"}, {unix.MOUNT_ATTR_NOEXEC, "noexec"},
-	} {
-		if attr&a.bit != 0 {
-			names = append(names, a.name)
-		}
-	}
-	return names
+	slices.SortStableFunc(ops, func(a, b op) int {
+		return cmp.Compare(strings.Count(string(a.Path), "/"), strings.Count(string(b.Path), "/"))
+	})
+	return ops
 }

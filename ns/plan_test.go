@@ -8,16 +8,25 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 var planCases = map[string]Config{
-	"default": {Argv: []string{"sh", "-c", "echo hi"}},
+	"default": {},
 	"full": {
-		Argv: []string{"/bin/true"}, Env: []string{"A=1"}, Dir: "/srv/a b", Hostname: "box",
-		ReadOnly: true, RequireMountPoints: true,
+		Hostname: "box", ReadOnly: true, RequireMountPoints: true, PrivateNetwork: true,
+		Mounts: []Mount{
+			{Path: "/srv/a b/c", FD: 7, Recursive: true, Attr: unix.MOUNT_ATTR_RDONLY},
+			{Path: "/tmp", FS: "tmpfs", Options: []string{"size=1m"}, Attr: unix.MOUNT_ATTR_NODEV},
+			{Path: "/srv", FD: 8},
+		},
+		Limits: []Limit{{Resource: unix.RLIMIT_NOFILE, Soft: 10, Hard: 20}},
 	},
+	"nested":     {NestedUsers: true},
+	"privileged": {Security: Security{Privileged: true}},
 }
 
 // TestPlan compares plans with golden files: what a start does is seen in the history of those.
@@ -52,7 +61,7 @@ func TestPlanShape(t *testing.T) {
 		for i, o := range plan(cfg) {
 			at[o.Verb] = i // the last one
 		}
-		order := []verb{verbPrivate, verbAttach, verbMount, verbStdio, verbPivot, verbVerify, verbChdir, verbExec}
+		order := []verb{verbPrivate, verbAttach, verbMount, verbStdio, verbPivot, verbVerify}
 		for i := 1; i < len(order); i++ {
 			if at[order[i-1]] >= at[order[i]] {
 				t.Errorf("%s: %s is not before %s", name, order[i-1], order[i])
@@ -64,12 +73,17 @@ func TestPlanShape(t *testing.T) {
 	}
 }
 
-// TestOrder checks that a plan arrives as it was sent, whatever the bytes in its names.
+// TestOrder checks that an order arrives as it was sent, whatever the bytes in its names.
 func TestOrder(t *testing.T) {
 	cfg := planCases["full"]
 	cfg.Argv = []string{"a\xff\xfe", "", "\u2028<>&\n"}
-	cfg.Dir = "/\x80"
-	sent := order{plan(cfg)}
+	cfg.Env = []string{"A=\x80"}
+	cfg.Mounts[0].Path = "/\x80"
+	confine, err := cfg.confine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := order{Ops: plan(cfg), Confine: confine, Program: cfg.wire(), Binds: 2}
 	b, err := json.Marshal(sent)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +99,7 @@ func TestOrder(t *testing.T) {
 
 func TestDefaultEnv(t *testing.T) {
 	got := strings.Join(DefaultEnv("box", ""), " ")
-	want := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root HOSTNAME=box"
+	want := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=box"
 	if got != want {
 		t.Errorf("got %q", got)
 	}

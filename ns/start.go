@@ -1,29 +1,50 @@
 package ns
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/wire"
 )
 
 // Container is a running program and its init.
 type Container struct {
-	init    *os.Process
-	reports *json.Decoder
-	done    chan struct{} // closed after code and err were set
-	code    int
-	err     error
+	init     *os.Process
+	socket   *wire.Conn
+	terminal *os.File
+
+	mu      sync.Mutex
+	last    int                 // number of the last process
+	answers map[int]chan answer // who waits for reports, by number; closed when there will be none any more
+
+	done chan struct{} // closed after code and err were set
+	code int
+	err  error
 }
 
-// cloneFlags are the namespaces that a container has of its own. The network is the host's.
-const cloneFlags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+// answer is a report with what came along.
+type answer struct {
+	report
+	files []*os.File
+}
+
+// cloneFlags returns the namespaces that a container has of its own.
+func cloneFlags(cfg Config) uintptr {
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP)
+	if cfg.PrivateNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	return flags
+}
 
 // initEnv is the environment of init, which the container can read in /proc/1/environ. Init does next to nothing,
 // so one processor is enough, and it must not keep the cgroup files open that Go would watch to count processors.
@@ -39,7 +60,7 @@ func Start(cfg Config) (*Container, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := &Container{done: make(chan struct{})}
+	c := &Container{answers: map[int]chan answer{}, done: make(chan struct{})}
 	started := make(chan error)
 	go c.supervise(cfg, started)
 	if err := <-started; err != nil {
@@ -55,109 +76,196 @@ func (c *Container) supervise(cfg Config, started chan<- error) {
 	defer runtime.UnlockOSThread()
 
 	foreground := inForeground()
-	socket, err := c.clone(cfg)
+	program := c.expect(0)
+	err := c.clone(cfg)
 	if err == nil {
-		err = c.handOver(plan(cfg), socket)
+		err = c.handOver(cfg, program)
 	}
 	started <- err
 	if err != nil {
 		return
 	}
-	c.code, c.err = c.await()
-	socket.Close()
+	c.code, c.err = c.await(program)
+	c.socket.Close()
 	if foreground {
 		takeForeground()
 	}
 	close(c.done)
 }
 
-// clone starts init in new namespaces and returns the supervisor's end of the socket to it.
-func (c *Container) clone(cfg Config) (*os.File, error) {
+// clone starts init in new namespaces, with a socket to it.
+func (c *Container) clone(cfg Config) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, cloneError(fmt.Errorf("socketpair: %w", err))
+		return cloneError(fmt.Errorf("socketpair: %w", err))
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "supervisor")
+	theirs := os.NewFile(uintptr(pair[1]), "supervisor")
 	defer theirs.Close()
-
+	if c.socket, err = wire.FromFile(os.NewFile(uintptr(pair[0]), "init"), maxReport); err != nil {
+		return cloneError(err)
+	}
 	// What this process has inherited itself is not for init. Here is the place to see to it: init could not close it
 	// without closing what the Go runtime may have opened there before main.
 	if err := unix.CloseRange(socketFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		ours.Close()
-		return nil, cloneError(fmt.Errorf("close_range: %w", err))
+		c.socket.Close()
+		return cloneError(fmt.Errorf("close_range: %w", err))
 	}
-	files, closeFiles, err := initFiles(cfg, theirs)
-	if err == nil {
-		defer closeFiles()
-		c.init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
-			Env:   initEnv,
-			Files: files,
-			Sys: &syscall.SysProcAttr{
-				Cloneflags: cloneFlags,
-				Pdeathsig:  syscall.SIGKILL,
-			},
-		})
+	if err := c.cloneInit(cfg, theirs); err != nil {
+		c.socket.Close()
+		return cloneError(err)
 	}
-	if err != nil {
-		ours.Close()
-		return nil, cloneError(err)
-	}
-	return ours, nil
+	return nil
 }
 
-// initFiles returns the descriptors that init starts with, in the order of [socketFD] and [rootFD], and a function
-// that closes those which were opened for it.
+func (c *Container) cloneInit(cfg Config, socket *os.File) error {
+	files, closeFiles, err := initFiles(cfg, socket)
+	if err != nil {
+		return err
+	}
+	defer closeFiles()
+	self, err := sealedSelf()
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	c.init, err = os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), []string{initName}, &os.ProcAttr{
+		Env:   initEnv,
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags(cfg), Pdeathsig: syscall.SIGKILL},
+	})
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err // the path is that of a descriptor
+	}
+	return err
+}
+
+// initFiles returns the descriptors that init starts with, in the order of [socketFD], [rootFD] and [bindFD], and a
+// function that closes those which were opened for it.
 func initFiles(cfg Config, socket *os.File) ([]*os.File, func(), error) {
+	var opened []*os.File
+	closeAll := func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A copy, since an os.File closes its descriptor when it is collected.
-	fd, err := unix.FcntlInt(uintptr(cfg.Root), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		null.Close()
-		return nil, nil, fmt.Errorf("root descriptor %d: %w", cfg.Root, err)
+	opened = append(opened, null)
+	files := append(cfg.stdio(null), socket)
+	mounts := []int{cfg.Root}
+	for _, m := range cfg.Mounts {
+		if m.FS == "" {
+			mounts = append(mounts, m.FD)
+		}
 	}
-	root := os.NewFile(uintptr(fd), "root")
-	files := []*os.File{cfg.Stdin, cfg.Stdout, cfg.Stderr, socket, root}
+	for _, fd := range mounts {
+		// A copy, since an os.File closes its descriptor when it is collected.
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			closeAll()
+			return nil, nil, fmt.Errorf("descriptor %d of a mount: %w", fd, err)
+		}
+		opened = append(opened, os.NewFile(uintptr(dup), "mount"))
+		files = append(files, opened[len(opened)-1])
+	}
+	return files, closeAll, nil
+}
+
+// stdio returns the first three descriptors of the program, null for those that it has none.
+func (p Process) stdio(null *os.File) []*os.File {
+	files := []*os.File{p.Stdin, p.Stdout, p.Stderr}
 	for i, f := range files {
-		if f == nil {
+		if f == nil || p.Terminal {
 			files[i] = null
 		}
 	}
-	return files, func() { null.Close(); root.Close() }, nil
+	return files
 }
 
-// handOver sends init the plan and returns when the program runs. If that fails init is gone and the socket closed.
-func (c *Container) handOver(ops []op, socket *os.File) error {
-	// The container's root may be able to speak in the name of pid 1, so there is a limit to what is read.
-	c.reports = json.NewDecoder(io.LimitReader(socket, 1<<20))
+// handOver sends init the order and returns when the program runs. If that fails init is gone and the socket closed.
+func (c *Container) handOver(cfg Config, program <-chan answer) error {
+	confine, err := cfg.confine()
+	if err != nil {
+		return err
+	}
+	o := order{Ops: plan(cfg), Confine: confine, Program: cfg.wire()}
+	for _, m := range cfg.Mounts {
+		if m.FS == "" {
+			o.Binds++
+		}
+	}
 	// An init that fails early does not read the order, but it has reported.
-	sendErr := json.NewEncoder(socket).Encode(order{ops})
-	var r report
-	recvErr := c.reports.Decode(&r)
-	if recvErr == nil && r.Started {
+	sendErr := c.socket.Send(o)
+	go c.listen()
+	a, reported := <-program
+	if a.Started {
+		if len(a.files) > 0 {
+			c.terminal = a.files[0]
+		}
 		return nil
 	}
 	_ = c.init.Kill()
 	state, err := c.init.Wait()
-	socket.Close()
-	if r.Failed != nil {
-		return newError(r.Failed)
+	c.socket.Close()
+	if reported && a.Failed != nil {
+		return newError(a.Failed)
 	}
-	return &Error{Step: op{Verb: verbInit}.name(), Err: fmt.Errorf("it died: %v: %w", state, errors.Join(sendErr, recvErr, err))}
+	return &Error{Step: op{Verb: verbInit}.name(), Err: fmt.Errorf("it died: %v: %w", state, errors.Join(sendErr, err, io.ErrUnexpectedEOF))}
+}
+
+// expect returns where the reports about process id will arrive.
+func (c *Container) expect(id int) <-chan answer {
+	ch := make(chan answer, 2) // Started and Exited, or Failed
+	c.answers[id] = ch
+	return ch
+}
+
+// listen hands the reports of init to those who wait for them, until there are no more.
+func (c *Container) listen() {
+	for {
+		var a answer
+		if c.socket.Receive(&a.report) != nil {
+			break
+		}
+		a.files = c.socket.Files()
+		c.mu.Lock()
+		ch := c.answers[a.ID]
+		if ch != nil && len(ch) < cap(ch) {
+			ch <- a
+		} else {
+			closeAll(a.files) // not what init would say
+		}
+		if !a.Started && ch != nil {
+			close(ch)
+			delete(c.answers, a.ID)
+		}
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range c.answers {
+		close(ch)
+	}
+	c.answers = nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // await waits for the end of init and returns the exit code of the program.
-func (c *Container) await() (int, error) {
+func (c *Container) await(program <-chan answer) (int, error) {
 	state, err := c.init.Wait()
 	if err != nil {
 		return 0, fmt.Errorf("wait for pid 1 of the container: %w", err)
 	}
 	// Init has ended, so there is a report or the end of the file.
-	var r report
-	if c.reports.Decode(&r) == nil && r.Exited != nil {
-		return *r.Exited, nil
+	if a, ok := <-program; ok && a.Exited != nil {
+		return *a.Exited, nil
 	}
 	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
 		return exitCode(status), nil // killed, and the program with it
@@ -180,3 +288,6 @@ func (c *Container) Signal(s os.Signal) error {
 
 // Pid returns the process id of init on the host. Tools that enter namespaces take it: nsenter -t PID -a.
 func (c *Container) Pid() int { return c.init.Pid }
+
+// Terminal returns the other end of the program's terminal, nil if it has none. Who takes it closes it.
+func (c *Container) Terminal() *os.File { return c.terminal }

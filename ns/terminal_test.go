@@ -25,9 +25,9 @@ func runOnTerminal() int {
 		fmt.Println(err)
 		return 1
 	}
-	c, err := ns.Start(ns.Config{
-		Root: root, Argv: append([]string{"/probe"}, os.Args[1:]...), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-	})
+	cfg := launching(root, append([]string{"/probe"}, os.Args[1:]...)...)
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c, err := ns.Start(cfg)
 	if err != nil {
 		fmt.Println(err)
 		return 1

@@ -16,34 +16,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemonName is the name under which unionfsd starts itself to serve a union. It reads its job from stdin and
-// reports on descriptor reportFD: "ok" and perhaps a warning when the union is live, else what went wrong. Then
-// nothing of it is left that its caller could wait for: a container engine waits until stderr is closed.
+// daemonName is the name under which unionfsd starts itself to serve a union.
+const daemonName = "unionfsd-daemon"
+
+// A daemon reads its job from stdin and reports on descriptor reportFD: "ok" and perhaps a message when what it serves
+// is live, else what went wrong. Then nothing of it is left that its caller could wait for: a container engine waits
+// until stderr is closed.
 const (
-	daemonName = "unionfsd-daemon"
-	reportFD   = 3
-	reportOK   = "ok\n"
+	reportFD = 3
+	reportOK = "ok\n"
 )
 
 // spawn starts a daemon for j and returns when the union is live. The warning is about what is not as it should be
 // with a union that is.
 func (j job) spawn() (warning string, err error) {
+	warning, _, err = startDaemon(daemonName, j.Target, j)
+	return warning, err
+}
+
+// startDaemon starts this binary under another name to do a job that outlives this process, and returns what it says
+// when it has begun, or why it could not, with its exit code. The title is for whoever looks at ps.
+func startDaemon(name, title string, job any) (message string, code int, err error) {
+	wrong := func(err error) (string, int, error) { return "", exitFailed, fmt.Errorf("start the daemon: %w", err) }
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("start the daemon: %w", err)
+		return wrong(err)
 	}
 	// Whatever else this process has inherited: its owner may be waiting for the last copy to be closed.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return "", fmt.Errorf("start the daemon: close_range: %w", err)
+		return wrong(fmt.Errorf("close_range: %w", err))
 	}
 	report, theirs, err := os.Pipe()
 	if err != nil {
-		return "", fmt.Errorf("start the daemon: %w", err)
+		return wrong(err)
 	}
 	defer report.Close()
 	cmd := &exec.Cmd{
 		Path:        self,
-		Args:        []string{daemonName, j.Target}, // the target for whoever looks at ps
+		Args:        []string{name, title},
 		Dir:         "/",
 		Stderr:      os.Stderr, // for the trace of a crash before the report
 		ExtraFiles:  []*os.File{theirs},
@@ -52,50 +62,72 @@ func (j job) spawn() (warning string, err error) {
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		theirs.Close()
-		return "", fmt.Errorf("start the daemon: %w", err)
+		return wrong(err)
 	}
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return "", fmt.Errorf("start the daemon: %w", err)
+		return wrong(err)
 	}
-	sent := gob.NewEncoder(stdin).Encode(j)
+	sent := gob.NewEncoder(stdin).Encode(job)
 	stdin.Close()
 	text, err := io.ReadAll(report)
 	if err != nil {
-		return "", fmt.Errorf("start the daemon: %w", err)
+		return wrong(err)
 	}
-	if warning, ok := strings.CutPrefix(string(text), reportOK); ok {
-		return warning, cmd.Process.Release()
+	if message, ok := strings.CutPrefix(string(text), reportOK); ok {
+		return message, 0, cmd.Process.Release()
 	}
 	err = cmd.Wait()
+	code = cmd.ProcessState.ExitCode()
 	if len(text) == 0 {
-		return "", fmt.Errorf("the daemon ended without a word (%v)", errors.Join(err, sent))
+		return "", code, fmt.Errorf("the daemon ended without a word (%v)", errors.Join(err, sent))
 	}
-	return "", errors.New(string(text))
+	return "", code, errors.New(string(text))
 }
 
-// daemon is the whole life of the process that spawn starts. It returns the exit code.
-func daemon() int {
+// reportFunc tells the caller of a daemon that its job has begun. An error means that the caller is gone.
+type reportFunc func(message string) error
+
+// runDaemon is the whole life of a process that startDaemon starts. It reads the job, does it, and returns the exit
+// code.
+func runDaemon(job any, do func(report reportFunc) (int, error)) int {
 	report := os.NewFile(reportFD, "report")
 	unix.CloseOnExec(reportFD)
 	// The name that ps and top show. It may fail where /proc is not mounted, and nothing hangs on it.
 	os.WriteFile("/proc/self/comm", []byte("unionfsd"), 0)
-	var j job
-	err := gob.NewDecoder(os.Stdin).Decode(&j)
+	err := gob.NewDecoder(os.Stdin).Decode(job)
+	code := exitFailed
 	if err == nil {
-		err = j.serve(context.Background(), daemonSignals(), func(warning error) error { return ready(report, warning) })
+		code, err = do(func(message string) error { return ready(report, message) })
 	}
 	if err != nil {
 		// Before the report this tells the caller; after it nobody listens, and the write fails.
 		io.WriteString(report, err.Error())
-		return exitFailed
 	}
-	return 0
+	return code
 }
 
-// ready lets go of the caller's files and tells it that the union is live. An error means that the caller is gone.
-func ready(report *os.File, warning error) error {
+// daemon is the whole life of the process that spawn starts.
+func daemon() int {
+	var j job
+	return runDaemon(&j, func(report reportFunc) (int, error) {
+		err := j.serve(context.Background(), daemonSignals(), func(warning error) error {
+			if warning != nil {
+				return report(warning.Error())
+			}
+			return report("")
+		})
+		if err != nil {
+			return exitFailed, err
+		}
+		return 0, nil
+	})
+}
+
+// ready lets go of the caller's files and tells it that what it asked for is live. An error means that the caller is
+// gone.
+func ready(report *os.File, message string) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -106,12 +138,8 @@ func ready(report *os.File, warning error) error {
 			return fmt.Errorf("dup: %w", err)
 		}
 	}
-	text := reportOK
-	if warning != nil {
-		text += warning.Error()
-	}
-	if _, err := io.WriteString(report, text); err != nil {
-		return fmt.Errorf("the command that asked for this union is gone: %w", err)
+	if _, err := io.WriteString(report, reportOK+message); err != nil {
+		return fmt.Errorf("the command that asked for this is gone: %w", err)
 	}
 	return report.Close()
 }

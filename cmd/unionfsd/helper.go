@@ -27,7 +27,7 @@ func isHelper(program string, args []string) bool {
 		switch {
 		case arg == "--root":
 			i++
-		case strings.HasPrefix(arg, "--root="), arg == "-v", arg == "--verbose":
+		case strings.HasPrefix(arg, "--root="), arg == "--verbose":
 		case arg == "-f", arg == "-d", strings.HasPrefix(arg, "-o"):
 			return true
 		case strings.HasPrefix(arg, "-"):

@@ -22,6 +22,8 @@ func dispatch() {
 	switch os.Args[0] {
 	case daemonName:
 		os.Exit(daemon())
+	case supervisorName:
+		os.Exit(detachedSupervisor())
 	case bench.ClientName:
 		os.Exit(bench.Client())
 	case workload.HelloName:

@@ -77,21 +77,3 @@ func commandLine(argv []state.Text) string {
 	}
 	return string(line)
 }
-
-func (a *app) rmCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "rm NAME...",
-		GroupID:           groupContainers,
-		Short:             "remove containers and what they wrote",
-		Example:           `  unionfsd rm web`,
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeWith(containerNames),
-		RunE: func(_ *cobra.Command, args []string) error {
-			root, err := a.state()
-			if err != nil {
-				return err
-			}
-			return a.each(args, "rm", root.RemoveContainer)
-		},
-	}
-}

@@ -74,7 +74,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 		return a.misuse(cmd, err)
 	})
 	root.PersistentFlags().StringVar(&a.rootDir, "root", "", "`DIR` of the state (default /var/lib/unionfsd, or unionfsd in the XDG data directory)")
-	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "say what is decided on stderr")
+	root.PersistentFlags().BoolVar(&a.verbose, "verbose", false, "say what is decided on stderr")
 	root.AddGroup(
 		&cobra.Group{ID: groupUnions, Title: "Unions:"},
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
@@ -83,7 +83,8 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 	root.SetHelpCommandGroupID(groupSystem)
 	root.SetCompletionCommandGroupID(groupSystem)
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.switchCommand(), a.diffCommand(),
-		a.runCommand(), a.psCommand(), a.rmCommand(),
+		a.runCommand(), a.execCommand(), a.psCommand(), a.logsCommand(), a.stopCommand(), a.killCommand(), a.waitCommand(),
+		a.pauseCommand(), a.unpauseCommand(), a.rmCommand(),
 		a.metricsCommand(), a.topCommand(), a.benchCommand(),
 		a.doctorCommand(), a.versionCommand())
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))
@@ -118,7 +119,7 @@ func (a *app) checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 // misuse is a usage error that says where the right usage is to be found.
 func (a *app) misuse(cmd *cobra.Command, err error) error {
 	code := exitUsage
-	if cmd.Name() == "run" {
+	if cmd.Name() == "run" || cmd.Name() == "exec" {
 		code = exitSelf // 2 could be the program's own
 	}
 	where := strings.TrimPrefix(cmd.CommandPath()+": ", "unionfsd: ")

@@ -1,10 +1,12 @@
 package state
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,15 +27,22 @@ type Container struct {
 	Created    time.Time `json:"created"`
 	PID        int       `json:"pid,omitempty"`        // of its init, in the namespace of the supervisor; 0 before it is started
 	Supervisor int       `json:"supervisor,omitempty"` // process that runs it
+	Start      uint64    `json:"start,omitempty"`      // of the supervisor, which tells it from a later one of that number
+	Paused     bool      `json:"paused,omitempty"`
+	Detached   bool      `json:"detached,omitempty"` // what it writes goes to the log
+	StopSignal int       `json:"stop_signal,omitempty"`
 	ExitCode   *int      `json:"exit_code,omitempty"`
+	Reason     string    `json:"reason,omitempty"` // why it ended, if not by itself
 
 	// Running says whether the supervisor lives. It is asked of the lock and never written.
 	Running bool `json:"-"`
 }
 
-// Status is "running", "exited (CODE)", or "died" where the supervisor was killed before it could note a code.
+// Status is "running", "paused", "exited (CODE)", or "died" where the supervisor was killed before it could note a code.
 func (c Container) Status() string {
 	switch {
+	case c.Running && c.Paused:
+		return "paused"
 	case c.Running:
 		return "running"
 	case c.ExitCode != nil:
@@ -41,6 +50,12 @@ func (c Container) Status() string {
 	}
 	return "died"
 }
+
+// Names in the directory of a container.
+const (
+	logName     = "log"
+	controlName = "control"
+)
 
 // Home is the directory of one container, held by its supervisor.
 type Home struct {
@@ -51,6 +66,7 @@ type Home struct {
 // Errors that the user can do something about.
 var (
 	ErrNoContainer = errors.New("no such container; unionfsd ps lists them")
+	ErrNotRunning  = errors.New("is not running; unionfsd ps tells what became of it")
 	errName        = errors.New("a container name is letters, digits, . _ - and starts with a letter or a digit")
 )
 
@@ -129,8 +145,28 @@ func (h *Home) Upper() string { return filepath.Join(h.dir, "upper") }
 // Work is the path of the staging directory that belongs to Upper.
 func (h *Home) Work() string { return filepath.Join(h.dir, "work") }
 
-// Save makes c what is known of the container.
+// Etc is the path of a directory for files that the container sees in /etc; it need not exist.
+func (h *Home) Etc() string { return filepath.Join(h.dir, "etc") }
+
+// Points is the path of a directory for a layer of mount points; it need not exist.
+func (h *Home) Points() string { return filepath.Join(h.dir, "points") }
+
+// Log is the path of the file that takes what a detached container writes.
+func (h *Home) Log() string { return filepath.Join(h.dir, logName) }
+
+// ListenControl makes the control socket of the container, on which other commands ask its supervisor.
+func (h *Home) ListenControl() (net.Listener, error) {
+	return listen(filepath.Join(h.dir, controlName), h.Name())
+}
+
+// Save makes c what is known of the container. If it runs, this process is its supervisor.
 func (h *Home) Save(c Container) error {
+	if c.Supervisor == os.Getpid() {
+		var err error
+		if c.Start, err = startTime(c.Supervisor); err != nil {
+			return fmt.Errorf("state: %w", err)
+		}
+	}
 	return write(filepath.Join(h.dir, "container.json"), c)
 }
 
@@ -196,6 +232,46 @@ func (r Root) Container(name string) (Container, error) {
 	return c, nil
 }
 
+// LogFile is the path of the log of a container.
+func (r Root) LogFile(name string) string {
+	return filepath.Join(r.dir, "containers", name, logName)
+}
+
+// DialControl connects to the supervisor of the container name; the error matches [ErrNotRunning] if it has none.
+func (r Root) DialControl(ctx context.Context, name string) (net.Conn, error) {
+	c, err := r.Container(name)
+	if err != nil {
+		return nil, err
+	}
+	stopped := fmt.Errorf("container %q %w", name, ErrNotRunning)
+	if !c.Running {
+		return nil, stopped
+	}
+	conn, err := dial(ctx, filepath.Join(r.dir, "containers", name, controlName))
+	if errors.Is(err, ErrNoControl) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, stopped // it begins, or has just ended
+	}
+	return conn, err
+}
+
+// AwaitEnd returns when the container has no supervisor any more, or is removed.
+func (r Root) AwaitEnd(ctx context.Context, name string) error {
+	for {
+		running, err := locked(filepath.Join(r.dir, "containers", name, "lock"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !running {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
 // RemoveContainer removes a container that does not run, with all that it wrote.
 func (r Root) RemoveContainer(name string) error {
 	c, err := r.Container(name)
@@ -212,7 +288,7 @@ func (r Root) RemoveContainer(name string) error {
 	if err != nil || !free {
 		h.Close()
 		if err == nil {
-			err = fmt.Errorf("container %q is running; stop it first: kill %d", name, c.Supervisor)
+			err = fmt.Errorf("container %q is %s; stop it first: unionfsd stop %s, or pass --force", name, c.Status(), name)
 		}
 		return err
 	}

@@ -26,7 +26,12 @@ func (m Mount) socket() string {
 // ListenControl makes the control socket of m, on which other commands ask the process that serves it.
 // [Root.DropMount] removes it.
 func (m Mount) ListenControl() (net.Listener, error) {
-	dir, address, err := m.socketAddress()
+	return listen(m.socket(), string(m.Mountpoint))
+}
+
+// listen makes the socket path, of what is called name.
+func listen(path, name string) (net.Listener, error) {
+	dir, address, err := socketAddress(path)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +46,7 @@ func (m Mount) ListenControl() (net.Listener, error) {
 	}}
 	l, err := config.Listen(context.Background(), "unix", address)
 	if err != nil {
-		return nil, fmt.Errorf("control socket of %q: %w", m.Mountpoint, bareNet(err))
+		return nil, fmt.Errorf("control socket of %q: %w", name, bareNet(err))
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // its address ends with dir
 	return l, nil
@@ -52,8 +57,10 @@ func (m Mount) ListenControl() (net.Listener, error) {
 var ErrNoControl = errors.New("nobody to ask")
 
 // DialControl connects to the control socket of m.
-func (m Mount) DialControl(ctx context.Context) (net.Conn, error) {
-	dir, address, err := m.socketAddress()
+func (m Mount) DialControl(ctx context.Context) (net.Conn, error) { return dial(ctx, m.socket()) }
+
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	dir, address, err := socketAddress(path)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +77,7 @@ func (m Mount) DialControl(ctx context.Context) (net.Conn, error) {
 
 // socketAddress is the address of the socket through an open directory: a path may be longer than the 107 bytes
 // that fit into an address (unix(7)). It is good while dir is open.
-func (m Mount) socketAddress() (dir *os.File, address string, err error) {
-	path := m.socket()
+func socketAddress(path string) (dir *os.File, address string, err error) {
 	if path == "" {
 		return nil, "", ErrNoControl
 	}

@@ -10,7 +10,11 @@
 //	ROOT/containers/NAME/
 //	    container.json                  what runs, or ran, in it
 //	    upper/ work/                    its writable layer
+//	    etc/                            hosts and resolv.conf that it was given
+//	    points/                         a layer with what is mounted on and no layer has
 //	    lock                            held by its supervisor
+//	    control                         its supervisor answers here
+//	    log                             what it wrote, if it runs detached
 //	ROOT/tally.json                     how many containers were started and ended, for metrics
 //
 // What is true is asked of the kernel and never of these files: a union is mounted if mountinfo says so, a

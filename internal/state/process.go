@@ -11,17 +11,22 @@ import (
 
 // Server opens the process that serves m as a pidfd, or reports false if there is none (any more). The start time
 // in the record tells it from a later process that was given the same number.
-func (m Mount) Server() (*os.File, bool) {
-	if m.PID == 0 {
+func (m Mount) Server() (*os.File, bool) { return openProcess(m.PID, m.Start) }
+
+// OpenSupervisor opens the process that runs c, as [Mount.Server] does.
+func (c Container) OpenSupervisor() (*os.File, bool) { return openProcess(c.Supervisor, c.Start) }
+
+func openProcess(pid int, start uint64) (*os.File, bool) {
+	if pid == 0 {
 		return nil, false
 	}
-	fd, err := unix.PidfdOpen(m.PID, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, false
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	// Asked after the pidfd was opened: it holds the number until here.
-	if start, err := startTime(m.PID); err != nil || start != m.Start {
+	if began, err := startTime(pid); err != nil || began != start {
 		f.Close()
 		return nil, false
 	}

@@ -70,6 +70,10 @@ func run(command string, args []string) error {
 			err := os.WriteFile(name, []byte("x"), 0o600)
 			fmt.Println(name, err == nil, err)
 		}
+	case "attack": // try what the filter of system calls denies, and a few that it does not
+		return attack()
+	case "overwrite": // FILE: open it for writing, in the ways that there are
+		return overwrite(args[0])
 	case "pty":
 		return pty()
 	case "signals": // print every signal; end on SIGTERM
@@ -233,5 +237,77 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
 		return errno
 	}
+	return nil
+}
+
+// attack prints the error of each call.
+func attack() error {
+	zero := uintptr(0)
+	name := uintptr(unsafe.Pointer(&[]byte("/\x00")[0]))
+	for _, c := range []struct {
+		what    string
+		number  uintptr
+		a, b, c uintptr
+	}{
+		{"mount", syscall.SYS_MOUNT, name, name, name},
+		{"umount", syscall.SYS_UMOUNT2, name, zero, zero},
+		{"unshare user", syscall.SYS_UNSHARE, syscall.CLONE_NEWUSER, zero, zero},
+		{"clone user", syscall.SYS_CLONE, syscall.CLONE_NEWUSER | 17, zero, zero},
+		{"clone3", 435, zero, zero, zero},
+		{"setns", 308, zero, zero, zero},
+		{"open_tree", 428, zero, name, zero},
+		{"fsopen", 430, name, zero, zero},
+		{"bpf", 321, zero, zero, zero},
+		{"keyctl", syscall.SYS_KEYCTL, zero, zero, zero},
+		{"io_uring_setup", 425, zero, zero, zero},
+		{"userfaultfd", 323, zero, zero, zero},
+		{"perf_event_open", syscall.SYS_PERF_EVENT_OPEN, zero, zero, zero},
+		{"open_by_handle_at", 304, zero, zero, zero},
+		{"reboot", syscall.SYS_REBOOT, zero, zero, zero},
+		{"sethostname", syscall.SYS_SETHOSTNAME, name, 1, zero},
+		{"init_module", syscall.SYS_INIT_MODULE, zero, zero, zero},
+		{"TIOCSTI", syscall.SYS_IOCTL, zero, syscall.TIOCSTI, name},
+		{"TIOCSTI, high bits", syscall.SYS_IOCTL, zero, 1<<32 | syscall.TIOCSTI, name},
+		{"TIOCLINUX", syscall.SYS_IOCTL, zero, 0x541c, name},
+		{"socket vsock", syscall.SYS_SOCKET, 40, syscall.SOCK_STREAM, zero},
+		{"personality", syscall.SYS_PERSONALITY, 0x0040000, zero, zero},
+		{"x32", 0x40000000 | syscall.SYS_GETPID, zero, zero, zero},
+		{"getpid", syscall.SYS_GETPID, zero, zero, zero},
+		{"personality, ask", syscall.SYS_PERSONALITY, 0xffffffff, zero, zero},
+		{"socket inet", syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM, zero},
+	} {
+		pid, _, errno := syscall.RawSyscall(c.number, c.a, c.b, c.c)
+		if c.number == syscall.SYS_CLONE && errno == 0 && pid == 0 { // the child
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+		fmt.Printf("%s: %s\n", c.what, errnoName(errno))
+	}
+	return nil
+}
+
+func errnoName(errno syscall.Errno) string {
+	switch errno {
+	case 0:
+		return "ok"
+	case syscall.EPERM:
+		return "EPERM"
+	case syscall.ENOSYS:
+		return "ENOSYS"
+	}
+	return errno.Error()
+}
+
+// overwrite opens file for writing by its name, and again through a descriptor of it, as a process does that waits until
+// nobody executes it any more.
+func overwrite(file string) error {
+	_, err := os.OpenFile(file, os.O_WRONLY, 0)
+	fmt.Println("by name:", err != nil)
+	f, err := os.Open(file)
+	if err != nil {
+		fmt.Println("not even to read")
+		return nil
+	}
+	_, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY, 0)
+	fmt.Println("by descriptor:", err != nil && !strings.Contains(err.Error(), "text file busy"), err)
 	return nil
 }

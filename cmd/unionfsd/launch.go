@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/mount"
+	"github.com/unionfsd/unionfsd/fs/overlayfs"
+	"github.com/unionfsd/unionfsd/internal/mountinfo"
+	"github.com/unionfsd/unionfsd/internal/state"
+	"github.com/unionfsd/unionfsd/ns"
+)
+
+// launch is a container to be run: all that the process needs to know that does it. Paths of the host are absolute.
+// Where it comes from, flags or the configuration of an image, it does not say.
+type launch struct {
+	StateRoot string
+	Name      string // empty: one is made up
+	Remove    bool   // when it ends
+	Detached  bool
+	Verbose   bool
+
+	Spec    layer.Spec // without an upper layer, it gets one of its own
+	Backend string     // fuse, kernel or auto
+	Rootfs  string     // what is told to be its root file system
+
+	Program    program
+	Hostname   string // empty: its name
+	StopSignal int    // 0: SIGTERM
+
+	ReadOnly       bool
+	Mounts         []mountSpec
+	PrivateNetwork bool
+	Hosts          []string // lines for /etc/hosts
+	Limits         []ns.Limit
+	Security       ns.Security
+
+	PIDFile  string
+	StatusFD int // 0: none
+}
+
+// program is a process to be run in a container. Of the host's it has the three standard files, or a terminal that is
+// relayed to them.
+type program struct {
+	Argv, Env []string
+	Dir, User string
+	Terminal  bool
+}
+
+// process returns what package ns starts.
+func (p program) process(stdin, stdout, stderr *os.File) ns.Process {
+	return ns.Process{Argv: p.Argv, Env: p.Env, Dir: p.Dir, User: p.User, Terminal: p.Terminal,
+		Stdin: stdin, Stdout: stdout, Stderr: stderr}
+}
+
+// supervisor runs one container, from its making to its end.
+type supervisor struct {
+	launch
+	app  *app
+	root state.Root
+	home *state.Home
+	view mount.View
+	mask []string // where the state root is seen in the container
+
+	mu     sync.Mutex
+	record state.Container
+	inside *ns.Container
+	log    *containerLog // nil if not detached
+}
+
+// supervise runs a container in this process, and calls started with its name when its program runs. The code is what
+// to exit with, also with an error.
+func (a *app) supervise(ctx context.Context, l launch, started func(name string) error) (code int, err error) {
+	began := time.Now()
+	s := &supervisor{launch: l, app: a}
+	if s.root, err = state.At(l.StateRoot); err != nil {
+		return exitSelf, err
+	}
+	status, err := newStatus(l)
+	if err != nil {
+		return exitSelf, err
+	}
+	defer status.close()
+	if s.home, err = s.root.NewContainer(l.Name); err != nil {
+		return exitSelf, err
+	}
+	ran := false // what never ran leaves nothing
+	defer func() {
+		end := s.home.Remove
+		if ran && !l.Remove {
+			end = s.home.Close
+		}
+		if eerr := end(); err == nil && eerr != nil {
+			code, err = exitSelf, eerr
+		}
+	}()
+	mounts, closeMounts, err := s.openRoot(ctx)
+	if err != nil {
+		return exitSelf, err
+	}
+	defer closeMounts()
+	code, err = s.run(mounts, func() error {
+		ran = true
+		a.counted(s.root.CountStart(time.Since(began)))
+		if err := status.started(s.inside.Pid()); err != nil {
+			return err
+		}
+		return started(s.home.Name())
+	})
+	if ran {
+		a.counted(s.root.CountExit(code))
+		status.ended(code)
+	}
+	return code, err
+}
+
+// openRoot opens the union that becomes the root, and what is mounted in it.
+func (s *supervisor) openRoot(ctx context.Context) ([]ns.Mount, func(), error) {
+	var err error
+	if s.mask, err = stateInside(s.root, s.Spec.Lower); err != nil {
+		return nil, nil, err
+	}
+	files, err := s.etcFiles()
+	if err != nil {
+		return nil, nil, err
+	}
+	specs := append(s.Mounts, files...)
+	if len(s.mask) == 0 { // else it would be a layer inside another one
+		if s.Spec, err = s.withMountPoints(specs); err != nil {
+			return nil, nil, err
+		}
+	}
+	if s.Spec.Upper == "" {
+		s.Spec.Upper, s.Spec.Work = s.home.Upper(), s.home.Work()
+		if err := likeRoot(s.Spec.Upper, s.Spec.Lower[0]); err != nil {
+			return nil, nil, err
+		}
+	}
+	b, err := s.app.chooseBackend(ctx, s.Backend, s.Spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Backend = b.Name()
+	if len(s.mask) > 0 {
+		b = allowInside(b)
+	}
+	mounts, closeMounts, err := openMounts(specs)
+	if err != nil {
+		return nil, nil, err
+	}
+	raiseDescriptors()
+	unix.Umask(0) // the union is served by this process, and modes are what requests say
+	if s.view, err = b.Open(ctx, s.Spec); err != nil {
+		closeMounts()
+		return nil, nil, err
+	}
+	return mounts, func() { s.view.Close(); closeMounts() }, nil
+}
+
+// run runs the program in the view and returns its exit code. It calls started when the program runs.
+func (s *supervisor) run(mounts []ns.Mount, started func() error) (code int, err error) {
+	stdin, stdout, stderr := os.Stdin, os.Stdout, os.Stderr
+	if s.Detached {
+		stdin = nil
+		if s.log, err = newLog(s.home.Log()); err != nil {
+			return exitSelf, err
+		}
+		defer s.log.close()
+		if stdout, stderr, err = s.log.pipes(); err != nil {
+			return exitSelf, err
+		}
+	}
+	hostname := s.Hostname
+	if hostname == "" {
+		hostname = s.home.Name()
+	}
+	s.Program.Env = append(ns.DefaultEnv(hostname, s.term()), s.Program.Env...)
+	inside, err := ns.Start(ns.Config{
+		Process:        s.Program.process(stdin, stdout, stderr),
+		Root:           s.view.FD(),
+		ReadOnly:       s.ReadOnly,
+		Mounts:         mounts,
+		Mask:           s.mask,
+		Hostname:       hostname,
+		PrivateNetwork: s.PrivateNetwork,
+		Limits:         s.Limits,
+		Security:       s.Security,
+		NestedUsers:    !ns.InInitialUserNamespace(),
+	})
+	if s.Detached { // the program has them now
+		stdout.Close()
+		stderr.Close()
+	}
+	if err != nil {
+		return startCode(err), err
+	}
+	s.inside = inside
+	if master := inside.Terminal(); master != nil && s.Detached {
+		s.log.take(master, streamOut)
+	} else if master != nil {
+		defer relay(master)()
+	}
+	defer inside.Forward()()
+	return s.attend(started)
+}
+
+// attend is with a running container until it ends, and notes how that was.
+func (s *supervisor) attend(started func() error) (code int, err error) {
+	s.record = state.Container{
+		Name:       s.home.Name(),
+		Backend:    s.Backend,
+		Spec:       state.Text(s.Spec.String()),
+		Rootfs:     state.Text(s.Rootfs),
+		Command:    state.Texts(s.Program.Argv),
+		Created:    time.Now(),
+		PID:        s.inside.Pid(),
+		Supervisor: os.Getpid(),
+		Detached:   s.Detached,
+		StopSignal: s.StopSignal,
+	}
+	lost := make(chan error, 1)
+	go func() {
+		// A program whose root is dead can do nothing but wait for it.
+		if err := s.view.Wait(); err != nil {
+			lost <- err
+			s.inside.Signal(syscall.SIGKILL)
+		}
+	}()
+	failed := s.home.Save(s.record)
+	if failed == nil {
+		var closeControl func()
+		if closeControl, failed = s.listen(); failed == nil {
+			defer closeControl()
+			failed = started()
+		}
+	}
+	if failed != nil {
+		s.inside.Signal(syscall.SIGKILL)
+	}
+	code, err = s.inside.Wait()
+	if failed != nil {
+		err = failed
+	}
+	select {
+	case err = <-lost:
+		err = fmt.Errorf("its root file system was lost: %w", err)
+	default:
+	}
+	if err != nil {
+		code = exitSelf
+	}
+	serr := s.update(func(c *state.Container) {
+		c.ExitCode, c.Paused = &code, false
+		if err != nil {
+			c.Reason = err.Error()
+		}
+	})
+	return code, errors.Join(err, serr)
+}
+
+// update changes what is known of the container.
+func (s *supervisor) update(change func(*state.Container)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.record)
+	return s.home.Save(s.record)
+}
+
+// term is the type of terminal that a program is told.
+func (s *supervisor) term() string {
+	if s.Detached {
+		if s.Program.Terminal {
+			return "xterm"
+		}
+		return ""
+	}
+	return os.Getenv("TERM")
+}
+
+// startCode is what a command exits with that could not start its program.
+func startCode(err error) int {
+	if nerr, ok := errors.AsType[*ns.Error](err); ok {
+		return nerr.ExitCode()
+	}
+	return exitSelf
+}
+
+// supervisorName is the name under which unionfsd starts itself to supervise a detached container.
+const supervisorName = "unionfsd-supervisor"
+
+// detach starts a process that supervises the container, and returns its name when its program runs.
+func (l launch) detach() (name string, code int, err error) {
+	name, code, err = startDaemon(supervisorName, l.Name, l)
+	if err != nil && code <= exitFailed {
+		code = exitSelf
+	}
+	return name, code, err
+}
+
+// detachedSupervisor is the whole life of the process that detach starts. It returns the exit code.
+func detachedSupervisor() int {
+	var l launch
+	return runDaemon(&l, func(report reportFunc) (int, error) {
+		signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+		a := &app{stdout: io.Discard, stderr: os.Stderr, verbose: l.Verbose}
+		return a.supervise(context.Background(), l, report)
+	})
+}
+
+// likeRoot gives the upper layer, whose root becomes the root directory of the container, owner and mode of the
+// root of the topmost lower layer, which it covers. In a user namespace the owner may be nobody that can be named.
+func likeRoot(upper, lower string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(lower, &st); err != nil {
+		return fmt.Errorf("lower layer %q: %w; name an existing directory", lower, err)
+	}
+	err := unix.Chown(upper, int(st.Uid), int(st.Gid))
+	if err != nil && err != unix.EINVAL && err != unix.EPERM {
+		return fmt.Errorf("owner of upper layer %q: %w", upper, err)
+	}
+	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("mode of upper layer %q: %w", upper, err)
+	}
+	return nil
+}
+
+// stateInside returns where the state root would be seen in a union of the layers lower: where it lies in one of
+// them. The upper layers of all containers are in it.
+func stateInside(root state.Root, lower []string) ([]string, error) {
+	entries, err := mountinfo.Read()
+	if err != nil {
+		return nil, err
+	}
+	real, err := realPath(root.Dir())
+	if err != nil {
+		return nil, err
+	}
+	var mask []string
+	for _, dir := range lower {
+		if rel, ok := mountinfo.Inside(entries, real, dir); ok {
+			mask = append(mask, rel)
+		}
+	}
+	return mask, nil
+}
+
+// allowInside lets the kernel's overlayfs have an upper layer inside a lower one, which is covered in the container.
+// The FUSE backend always copes.
+func allowInside(b mount.Backend) mount.Backend {
+	if o, ok := b.(overlayfs.Backend); ok {
+		o.AllowInside = true
+		return o
+	}
+	return b
+}
