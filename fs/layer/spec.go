@@ -33,6 +33,11 @@ type Options struct {
 	// Index is index=on: the names of a lower file stay names of one file when it is copied up.
 	Index bool
 
+	// NFSExport is nfs_export=on: files have handles by which they are found again (open_by_handle_at(2), NFS). The
+	// kernel's overlayfs keeps them in the index, which nfs_export=on switches on; with the FUSE backend they are good until
+	// the union is unmounted.
+	NFSExport bool
+
 	// Xino is xino=: how inode numbers of layers on several file systems are made unique. With the FUSE backend they
 	// always are, and stay as they are.
 	Xino Xino
@@ -73,6 +78,9 @@ func (o Options) Redirects() RedirectMode {
 	return o.RedirectDir
 }
 
+// Indexes reports whether lower files that are copied up are found by an index: handles need one, and switch it on.
+func (o Options) Indexes() bool { return o.Index || o.NFSExport }
+
 // Creates reports whether renames make redirects.
 func (m RedirectMode) Creates() bool { return m == RedirectOn }
 
@@ -109,6 +117,8 @@ func (o Options) check() error {
 	switch {
 	case o.Metacopy && o.RedirectDir != RedirectDefault && o.RedirectDir != RedirectOn:
 		return fmt.Errorf("metacopy=on does not go with redirect_dir=%s: a file that is renamed must note where its data are; drop one of the two", o.RedirectDir)
+	case o.NFSExport && o.Metacopy:
+		return errors.New("nfs_export=on does not go with metacopy=on: drop one of the two")
 	case !o.UserXattr:
 		return nil
 	case o.RedirectDir == RedirectOn || o.RedirectDir == RedirectFollow:

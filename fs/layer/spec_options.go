@@ -12,7 +12,8 @@ import (
 //	lowerdir+=C    one more lower layer below the others; a colon is part of its name
 //	upperdir=U  workdir=W  fsname=NAME  subtype=NAME
 //	ro rw suid nosuid dev nodev exec noexec userxattr volatile
-//	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  xino=on|auto|off
+//	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  nfs_export=on|off
+//	xino=on|auto|off
 //
 // and what only the FUSE backend does, see [FUSEOptions]:
 //
@@ -138,6 +139,8 @@ func (o *Options) onOff(name string) *bool {
 		return &o.Metacopy
 	case "index":
 		return &o.Index
+	case "nfs_export":
+		return &o.NFSExport
 	case "aufs_marks":
 		return &o.FUSE.AUFSMarks
 	}
@@ -265,7 +268,7 @@ func (s Spec) String() string {
 	if s.Options.Xino != XinoDefault {
 		options = append(options, "xino="+string(s.Options.Xino))
 	}
-	for _, name := range []string{"metacopy", "index", "aufs_marks"} {
+	for _, name := range []string{"metacopy", "index", "nfs_export", "aufs_marks"} {
 		if *s.Options.onOff(name) {
 			options = append(options, name+"=on")
 		}

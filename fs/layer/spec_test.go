@@ -57,6 +57,7 @@ func TestParseOptions(t *testing.T) {
 			text: "redirect_dir=on,metacopy=on,index=on,index=off",
 			want: Spec{Options: Options{RedirectDir: RedirectOn, Metacopy: true}},
 		},
+		{text: "nfs_export=on", want: Spec{Options: Options{NFSExport: true}}},
 		{
 			text:    `verity=on,sync,lowerdir=/a,ro=1,name="x,\"y",private,noxattrs=1`,
 			want:    Spec{Lower: []string{"/a"}},

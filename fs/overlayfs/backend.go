@@ -100,6 +100,9 @@ func (b Backend) check(stack *layer.Stack) (*union, error) {
 	if n := len(stack.Spec.Lower); n > maxLayers {
 		return nil, cannot("%d lower layers are more than the %d that overlayfs takes: merge some, or use --backend fuse, which has no limit", n, maxLayers)
 	}
+	if opt := stack.Spec.Options; opt.NFSExport && stack.Upper == nil && opt.RedirectDir != layer.RedirectNoFollow {
+		return nil, cannot("without an upper layer, overlayfs takes nfs_export=on only with redirect_dir=nofollow: add that, or use --backend fuse")
+	}
 	u, err := openUnion(stack)
 	if err != nil {
 		return nil, err

@@ -23,8 +23,8 @@
 // # Options
 //
 // What changes the format on disk is set explicitly, so that the overlay module's parameters do not decide what a
-// union is: index and metacopy are off unless asked for, xino and nfs_export are off, and redirects are followed but
-// not made unless asked for. A layer that holds what is switched off gives EPERM for it, never a wrong tree.
+// union is: index, metacopy, nfs_export and xino are off unless asked for, and redirects are followed but not made
+// unless asked for. A layer that holds what is switched off gives EPERM for it, never a wrong tree.
 //
 // # Overlap
 //

@@ -82,10 +82,10 @@ func (u *union) options() []option {
 	opt := u.stack.Spec.Options
 	user := u.stack.Xattr.User()
 	list := []option{
-		{name: "index", value: onOff(opt.Index)},
+		{name: "index", value: onOff(opt.Indexes())},
 		{name: "metacopy", value: onOff(opt.Metacopy)},
 		{name: "redirect_dir", value: redirectDir(opt.Redirects(), user)},
-		{name: "nfs_export", value: "off"},
+		{name: "nfs_export", value: onOff(opt.NFSExport)},
 		{name: "xino", value: cmp.Or(string(opt.Xino), "off")},
 	}
 	if user {

@@ -274,3 +274,10 @@ func TestOptionsOfFUSE(t *testing.T) {
 		}
 	})
 }
+
+func TestExportWithoutUpper(t *testing.T) {
+	spec := layer.Spec{Lower: []string{testfs.TempDir(t)}, Options: layer.Options{NFSExport: true}}
+	mustFail(t, Backend{}, spec, true, "nfs_export=on only with redirect_dir=nofollow", "--backend fuse")
+	spec.Options.RedirectDir = layer.RedirectNoFollow
+	open(t, Backend{}, spec)
+}

@@ -189,7 +189,7 @@ func (fs *FS) createPlain(c creation) error {
 // below would not show. Like ovl_create_upper with ovl_allow_offline_changes.
 func (fs *FS) sealsDirectories() bool {
 	opt := fs.stack.Spec.Options
-	return opt.Redirects().Creates() || opt.Metacopy || opt.Index
+	return opt.Redirects().Creates() || opt.Metacopy || opt.Indexes()
 }
 
 // createOverWhiteout makes the object aside and puts it in the place of the whiteout in one step. Like

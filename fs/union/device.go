@@ -79,7 +79,8 @@ func serve(fd int, fs *FS, gate *gate, logger *log.Logger) *device {
 				fuse.CAP_IOCTL_DIR |
 				fuse.CAP_READDIRPLUS_AUTO |
 				fuse.CAP_SETXATTR_EXT |
-				fuse.CAP_ASYNC_DIO,
+				fuse.CAP_ASYNC_DIO |
+				fs.exportCapability(),
 			DisabledCapabilities: fs.refusedCapabilities(),
 			MaxStackDepth:        fs.stackDepth(),
 		}),

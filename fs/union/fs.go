@@ -38,6 +38,8 @@ type FS struct {
 	oneFileSystem   bool             // all layers are on one: inode numbers are unique as they are
 	followRedirects bool
 
+	generation uint64 // of all node ids; 0 without nfs_export=on
+
 	kernel *device // set before the first request; nil in tests that have none
 
 	root     *node
@@ -66,8 +68,11 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		fs.copier = &cow.Copier{Work: stack.Work, Xattr: stack.Xattr, Origin: fs.origins, Override: fs.options().OverrideStat.Attr()}
 		fs.newWhiteouts()
 	}
+	if stack.Spec.Options.NFSExport {
+		fs.startExport()
+	}
 	err := fs.findOverrides()
-	if err == nil && fs.stack.Work != nil && fs.stack.Spec.Options.Index { // without an upper layer it is of no use
+	if err == nil && fs.stack.Work != nil && fs.stack.Spec.Options.Indexes() { // without an upper layer it is of no use
 		fs.index, err = cow.OpenIndex(fs.stack, fs.origins)
 	}
 	if err == nil {
@@ -199,7 +204,7 @@ func (fs *FS) negativeTTL(parent *node) time.Duration {
 
 // fillEntry answers a request that looks up or makes a name.
 func (fs *FS) fillEntry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
-	out.NodeId = n.id
+	out.NodeId, out.Generation = n.id, fs.generation
 	ttl := fs.attrTTL(n)
 	out.SetEntryTimeout(ttl)
 	if n.index != nil {

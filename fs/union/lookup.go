@@ -56,6 +56,9 @@ func (e *entry) isDir() bool { return e.st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // Lookup implements fuse.RawFileSystem.
 func (fs *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if name == "." || name == ".." {
+		return fs.lookupID(header.NodeId, name, out)
+	}
 	parent := fs.node(header.NodeId)
 	if parent == nil {
 		return fuse.Status(unix.ESTALE)

@@ -18,6 +18,7 @@ type node struct {
 	children int    // nodes whose parent this is; guarded by table.mu
 	key      key    // under which the table finds the node; guarded by table.mu
 	keyed    bool   // whether it is in the table under key; guarded by table.mu
+	kept     bool   // whether it is in a queue of the table: see export.go; guarded by table.mu
 
 	copyMu    sync.Mutex   // see the package comment
 	entriesMu sync.RWMutex // of a directory
@@ -178,6 +179,8 @@ type table struct {
 	next  uint64
 	byID  map[uint64]*node
 	byKey map[key]*node
+
+	named, pinned kept // what is kept with nfs_export=on; empty without
 }
 
 func newTable() *table {
@@ -239,11 +242,13 @@ func (t *table) rekey(n *node, k key) {
 // unkey makes n known by its id alone: nothing that is looked up can be n any more.
 func (t *table) unkey(n *node) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if n.keyed && t.byKey[n.key] == n {
 		delete(t.byKey, n.key)
 	}
 	n.keyed = false
+	gone := t.drop(n) // it may have been kept for that alone
+	t.mu.Unlock()
+	closeAll(gone)
 }
 
 // moved accounts for a new parent of n.
@@ -265,30 +270,33 @@ func (t *table) forget(id, lookups uint64) {
 		return
 	}
 	n.lookups -= min(n.lookups, lookups)
-	gone := t.drop(n)
+	gone := append(t.drop(n), t.expire()...)
 	t.mu.Unlock()
 	closeAll(gone)
 }
 
-// drop removes n from the table if nothing refers to it, then its parent if that was kept for n alone, and so on. It
-// returns what was removed, to be closed outside the lock.
+// drop removes n from the table if nothing refers to it, then its parent if that was there for n alone, and so on, but
+// for what is to be kept. It returns what was removed, to be closed outside the lock.
 //
 // Precondition: t.mu is held.
 func (t *table) drop(n *node) (gone []*node) {
-	for n != nil && n.id != rootID && n.lookups == 0 && n.children == 0 {
-		if t.byID[n.id] != n {
-			return gone
-		}
-		delete(t.byID, n.id)
-		if n.keyed && t.byKey[n.key] == n {
-			delete(t.byKey, n.key)
-		}
-		gone = append(gone, n)
-		parent := n.parent
-		if parent != nil {
-			parent.children--
-		}
-		n = parent
+	if n == nil || n.id == rootID || n.lookups > 0 || n.children > 0 || t.byID[n.id] != n || t.keep(n) {
+		return nil
+	}
+	return t.remove(n)
+}
+
+// remove is drop for a node that nothing refers to, and that is not kept.
+//
+// Precondition: t.mu is held.
+func (t *table) remove(n *node) (gone []*node) {
+	delete(t.byID, n.id)
+	if n.keyed && t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	gone = append(gone, n)
+	if n.parent != nil {
+		gone = append(gone, t.unchild(n.parent)...)
 	}
 	return gone
 }

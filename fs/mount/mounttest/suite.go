@@ -25,6 +25,7 @@ var suite = []struct {
 	{"remove", remove},
 	{"rename", rename},
 	{"link", link},
+	{"handles", handles},
 	{"hardlinks", hardlinks},
 	{"index", index},
 	{"attr", attr},
