@@ -26,7 +26,7 @@ func full(t testing.TB) *Registry {
 	t.Cleanup(func() { upper.Close() })
 	r := NewRegistry()
 	u := NewUnion(operations)
-	u.Opened(1, func() (nodes, files, dirs int) { return 2, 3, 4 })
+	u.Opened(1, func() (nodes, files, dirs, watches int) { return 2, 3, 4, 5 })
 	for op, errnos := range map[uint32][]uint32{1: {0, 0, 2}, 15: {5}, 2: {38}, 99: {0, 9999}} {
 		for _, errno := range errnos {
 			u.Begin(op)
@@ -45,6 +45,7 @@ func full(t testing.TB) *Registry {
 	u.CopyUpBegin()
 	u.CopyUpEnd(false)
 	u.CopiedUp("range", 4096, 2*time.Millisecond)
+	u.LowerChanged(6)
 	u.Whiteout()
 	u.Opaque()
 	u.Opaque()

@@ -24,8 +24,10 @@ type Union struct {
 
 	whiteouts, opaques, faults prometheus.Counter
 
+	lowerChanges prometheus.Counter
+
 	leftovers atomic.Int64
-	usage     atomic.Pointer[func() (nodes, files, dirs int)]
+	usage     atomic.Pointer[func() (nodes, files, dirs, watches int)]
 }
 
 // NewUnion returns a Union. operations are the names of the FUSE operations by number.
@@ -69,6 +71,8 @@ func NewUnion(operations []string) *Union {
 			"Whiteouts that were made in the upper layer."),
 		opaques: counter("unionfsd_opaques_created_total",
 			"Directories of the upper layer that were made opaque."),
+		lowerChanges: counter("unionfsd_lower_changes_total",
+			"Changes that others made in watched lower layers, and that the kernel was told of."),
 		faults: counter("unionfsd_faults_total",
 			"Failures that were answered with EIO because no error number was known for them. The log has each."),
 	}
@@ -133,11 +137,14 @@ func (u *Union) Whiteout() { u.whiteouts.Inc() }
 // Opaque counts an opaque directory.
 func (u *Union) Opaque() { u.opaques.Inc() }
 
+// LowerChanged counts changes that others made.
+func (u *Union) LowerChanged(changes int) { u.lowerChanges.Add(float64(changes)) }
+
 // Fault counts a failure that nobody could explain.
 func (u *Union) Fault() { u.faults.Inc() }
 
 // Opened notes what was cleaned up, and how to find out what is in use.
-func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs int)) {
+func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs, watches int)) {
 	u.leftovers.Store(int64(leftovers))
 	u.usage.Store(&usage)
 }
@@ -151,6 +158,8 @@ var (
 		"Files and directories that the kernel holds a reference to.", nil, nil)
 	filesDesc = prometheus.NewDesc("unionfsd_open_files", "Open files of the union.", nil, nil)
 	dirsDesc  = prometheus.NewDesc("unionfsd_open_directories", "Open directories of the union.", nil, nil)
+	watchDesc = prometheus.NewDesc("unionfsd_watched_directories",
+		"Directories of lower layers whose changes the kernel is told of. Each takes one of fs.inotify.max_user_watches.", nil, nil)
 )
 
 func (u *Union) collectors() []prometheus.Collector {
@@ -158,7 +167,7 @@ func (u *Union) collectors() []prometheus.Collector {
 		u.requests, u.read.cached, u.read.direct, u.written.cached, u.written.direct,
 		u.found, u.negative, u.hidden,
 		u.copying, u.copyFailures, u.copyTime, u.copyBytes,
-		u.whiteouts, u.opaques, u.faults, rest{u},
+		u.lowerChanges, u.whiteouts, u.opaques, u.faults, rest{u},
 	}
 }
 
@@ -167,7 +176,7 @@ type rest struct{ *Union }
 
 // Describe implements prometheus.Collector.
 func (rest) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc} {
+	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc, watchDesc} {
 		ch <- d
 	}
 }
@@ -179,11 +188,11 @@ func (c rest) Collect(ch chan<- prometheus.Metric) {
 	if usage == nil {
 		return // not opened yet
 	}
-	nodes, files, dirs := (*usage)()
+	nodes, files, dirs, watches := (*usage)()
 	for _, v := range []struct {
 		desc  *prometheus.Desc
 		value int
-	}{{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {dirsDesc, dirs}} {
+	}{{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {dirsDesc, dirs}, {watchDesc, watches}} {
 		ch <- prometheus.MustNewConstMetric(v.desc, prometheus.GaugeValue, float64(v.value))
 	}
 }

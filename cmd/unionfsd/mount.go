@@ -33,8 +33,9 @@ layer. Without an upper layer the union is read-only. Returns when the union is 
 background until it is unmounted.
 
 Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, userxattr, volatile, redirect_dir=, metacopy=,
-index=, nfs_export=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w. With the fuse
-backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
+index=, nfs_export=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w;
+lower=immutable is a promise that nobody changes the lower layers while they are mounted, which spares watching them.
+With the fuse backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
 xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and
 passthrough=auto, all or off, for what files the kernel reads and writes without the server. With "all" these are files
 of lower layers too: who has one open does not see what others then write to it.`,

@@ -71,6 +71,13 @@ func (a *aufsNames) refresh(d *Dir) error {
 	return nil
 }
 
+// ForgetAUFSNames makes AUFSName read the names again.
+func (d *Dir) ForgetAUFSNames() {
+	d.aufs.mu.Lock()
+	defer d.aufs.mu.Unlock()
+	d.aufs.names = nil
+}
+
 // MakeAUFSName makes the entry name, which begins with AUFSPrefix, if it is not there. It is an empty file that nobody
 // may write to, as AUFS makes them.
 func (d *Dir) MakeAUFSName(name string) error {

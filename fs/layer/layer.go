@@ -17,6 +17,10 @@ type Layer struct {
 	Pos  int    // index among the lower layers, the topmost 0; -1 for the upper layer
 	FSID int    // index of Dev among the file systems of the union's layers; the upper layer's is 0
 
+	// Local says that whatever changes the layer is done by this kernel, which can tell of it. Of network file systems
+	// that is not so, nor of those that show what is elsewhere.
+	Local bool
+
 	budget *budget
 }
 
@@ -58,7 +62,26 @@ func newLayer(path string, fd int, b *budget) (*Layer, error) {
 		return nil, fmt.Errorf("stat %q: %w", path, err)
 	}
 	l.Dev = st.Dev
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err == nil {
+		l.Local = localFileSystems[int64(fs.Type)]
+	}
 	return l, nil
+}
+
+// localFileSystems are those whose files nobody changes but through this kernel, by their numbers in statfs(2).
+var localFileSystems = map[int64]bool{
+	unix.BTRFS_SUPER_MAGIC:    true,
+	unix.EROFS_SUPER_MAGIC_V1: true,
+	unix.EXT4_SUPER_MAGIC:     true, // and ext2, ext3
+	unix.F2FS_SUPER_MAGIC:     true,
+	unix.ISOFS_SUPER_MAGIC:    true,
+	unix.RAMFS_MAGIC:          true,
+	unix.SQUASHFS_MAGIC:       true,
+	unix.TMPFS_MAGIC:          true,
+	unix.XFS_SUPER_MAGIC:      true,
+	0x2fc12fc1:                true, // ZFS
+	0xca451a4e:                true, // bcachefs
 }
 
 // openRoot opens the directory at path, following symbolic links, as O_PATH, after a check that it can be read.

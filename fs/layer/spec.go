@@ -42,6 +42,10 @@ type Options struct {
 	// always are, and stay as they are.
 	Xino Xino
 
+	// LowerImmutable is lower=immutable: nobody changes the lower layers while the union is mounted. The kernel's
+	// overlayfs takes that for granted.
+	LowerImmutable bool
+
 	// FUSE is what only the FUSE backend can do.
 	FUSE FUSEOptions
 

@@ -14,6 +14,7 @@ import (
 //	ro rw suid nosuid dev nodev exec noexec userxattr volatile
 //	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  nfs_export=on|off
 //	xino=on|auto|off
+//	lower=immutable|live  whether others may change the lower layers while they are mounted; live is the default
 //
 // and what only the FUSE backend does, see [FUSEOptions]:
 //
@@ -94,6 +95,10 @@ func (s *Spec) set(option string) (known bool, err error) {
 		return true, err
 	case name == "xino":
 		s.Options.Xino, err = oneOf(name, Xino(value), XinoOn, XinoAuto, XinoOff)
+		return true, err
+	case name == "lower" && hasValue:
+		word, err := oneOf(name, value, "immutable", "live")
+		s.Options.LowerImmutable = word == "immutable"
 		return true, err
 	case strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 		return true, nil
@@ -272,6 +277,9 @@ func (s Spec) String() string {
 		if *s.Options.onOff(name) {
 			options = append(options, name+"=on")
 		}
+	}
+	if s.Options.LowerImmutable {
+		options = append(options, "lower=immutable")
 	}
 	options = append(options, s.Options.FUSE.options()...)
 	for _, name := range []string{"upperdir", "workdir", "fsname", "subtype"} {

@@ -58,6 +58,8 @@ func TestParseOptions(t *testing.T) {
 			want: Spec{Options: Options{RedirectDir: RedirectOn, Metacopy: true}},
 		},
 		{text: "nfs_export=on", want: Spec{Options: Options{NFSExport: true}}},
+		{text: "lower=immutable,lower=live", want: Spec{}},
+		{text: "lower=immutable", want: Spec{Options: Options{LowerImmutable: true}}},
 		{
 			text:    `verity=on,sync,lowerdir=/a,ro=1,name="x,\"y",private,noxattrs=1`,
 			want:    Spec{Lower: []string{"/a"}},
@@ -201,7 +203,7 @@ func FuzzParseOptions(f *testing.F) {
 		`lowerdir=/a"b,context="system_u:object_r:s0:c1,c2",x-systemd.automount`,
 		`lowerdir=/a::/b`, `lowerdir=/a\`, `upperdir="`, `,=,"",\`, `="`, `\="`, `lowerdir=\:`,
 		"metacopy=on,uidmapping=:0:1000:1:1:100000:65536,fsname=a=b,subtype=s",
-		"squash_to_root,squash_to_gid=5,xattr_permissions=2,noacl,static_nlink,fsync=0,timeout=0.3,aufs_marks=on,xino=on",
+		"squash_to_root,squash_to_gid=5,xattr_permissions=2,noacl,static_nlink,fsync=0,timeout=0.3,aufs_marks=on,xino=on,lower=immutable",
 	} {
 		f.Add(seed)
 	}

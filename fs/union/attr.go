@@ -111,11 +111,15 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 
 func (fs *FS) replyAttr(n *node, out *fuse.AttrOut) fuse.Status {
 	var st unix.Stat_t
-	if err := fs.statNode(n, &st); err != nil {
+	err := fs.statNode(n, &st)
+	if err == unix.ENOENT && fs.handles.stat(n, &st) { // somebody has removed it on the host while it is open
+		err = nil
+	}
+	if err != nil {
 		return fs.nodeStatus("getattr", n, err)
 	}
 	fs.fillAttr(n, &st, &out.Attr)
-	out.SetTimeout(fs.attrTTL(n))
+	out.SetTimeout(fs.attrTTL(n, uint32(st.Nlink)))
 	return fuse.OK
 }
 
@@ -155,7 +159,7 @@ func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	out.Btime.FromStatxTimestamp(&stx.Btime)
 	out.Ctime.FromStatxTimestamp(&stx.Ctime)
 	out.Mtime.FromStatxTimestamp(&stx.Mtime)
-	ttl := fs.attrTTL(n)
+	ttl := fs.attrTTL(n, stx.Nlink)
 	out.AttrValid, out.AttrValidNsec = uint64(ttl/time.Second), uint32(ttl%time.Second)
 	return fuse.OK
 }

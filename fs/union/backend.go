@@ -111,7 +111,9 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 		unix.Close(fd)
 		return nil, err
 	}
+	v.fs.watch()
 	v.device = serve(fd, v.fs, gate, logger)
+	v.fs.watcher.start()
 	go v.watch()
 
 	timer := time.NewTimer(initTimeout)

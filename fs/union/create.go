@@ -55,8 +55,9 @@ func (fs *FS) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, nam
 // Create implements fuse.RawFileSystem.
 func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	fd := -1
+	parent := fs.node(in.NodeId)
 	n, st, err := fs.createNode(creation{
-		parent: fs.node(in.NodeId), name: name, caller: &in.InHeader, mode: unix.S_IFREG | in.Mode, umask: in.Umask, cancel: cancel,
+		parent: parent, name: name, caller: &in.InHeader, mode: unix.S_IFREG | in.Mode, umask: in.Umask, cancel: cancel,
 		make: func(dir *layer.Dir, name string, mode uint32) (err error) {
 			fd, err = dir.Create(name, backingFlags(in.Flags), mode&0o7777)
 			return err
@@ -68,17 +69,17 @@ func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 		}
 		return fs.status("create", name, err)
 	}
-	return fs.replyCreate(n, &st, fd, in.Flags, out)
+	return fs.replyCreate(parent, n, &st, fd, in.Flags, out)
 }
 
-// replyCreate answers with the new file n, which fd is an open file of.
-func (fs *FS) replyCreate(n *node, st *unix.Stat_t, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
+// replyCreate answers with the new file n of parent, which fd is an open file of.
+func (fs *FS) replyCreate(parent, n *node, st *unix.Stat_t, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
 	f := newFile(n, fd, true, int(flags))
 	if err := fs.startIO(f, &out.OpenOut); err != nil {
 		f.close()
 		return fs.nodeStatus("create", n, err)
 	}
-	fs.fillEntry(n, st, &out.EntryOut)
+	fs.fillEntry(parent, n, st, &out.EntryOut)
 	fs.replyOpen(f, &out.OpenOut)
 	return fuse.OK
 }
@@ -110,7 +111,7 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 		unix.Close(fd)
 		return fs.nodeStatus("tmpfile", parent, err)
 	}
-	return fs.replyCreate(n, &st, fd, in.Flags, out)
+	return fs.replyCreate(parent, n, &st, fd, in.Flags, out)
 }
 
 func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
@@ -133,7 +134,7 @@ func (fs *FS) create(c creation, out *fuse.EntryOut) fuse.Status {
 	if err != nil {
 		return fs.status("create", c.name, err)
 	}
-	fs.fillEntry(n, &st, out)
+	fs.fillEntry(c.parent, n, &st, out)
 	return fuse.OK
 }
 

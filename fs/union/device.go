@@ -142,7 +142,7 @@ func retry(err error) bool {
 
 // answer answers a request, and returns the length of the answer, which is in out. Some requests have none.
 func (d *device) answer(in, out []byte) int {
-	counted, err := d.admit(in)
+	t, err := d.admit(in)
 	if err == errDropped {
 		return 0
 	}
@@ -154,9 +154,7 @@ func (d *device) answer(in, out []byte) int {
 	if !status.Ok() { // nothing was written to out: a request that go-fuse cannot parse, or that came too late
 		n = errorReply(in, out, status)
 	}
-	if counted {
-		defer d.gate.leave()
-	}
+	defer d.gate.leave(t)
 	if n > 0 {
 		// ENOENT: the caller was killed and does not wait any more. ENODEV: the union was unmounted meanwhile.
 		if _, err := unix.Write(d.fd, out[:n]); err != nil && err != unix.ENOENT && err != unix.ENODEV {
@@ -165,21 +163,6 @@ func (d *device) answer(in, out []byte) int {
 	}
 	d.once.Do(func() { close(d.ready) })
 	return n
-}
-
-// forgetAttributes makes the kernel ask for the attributes of a node again (FUSE_NOTIFY_INVAL_INODE, with an offset that
-// spares the cached data). It waits for nothing, so it may be called while a request for the node is at work.
-func (d *device) forgetAttributes(id uint64) {
-	const (
-		notifyInvalInode = 2
-		size             = 16 + 24 // struct fuse_out_header, struct fuse_notify_inval_inode_out
-	)
-	var msg [size]byte
-	binary.NativeEndian.PutUint32(msg[0:], size)
-	binary.NativeEndian.PutUint32(msg[4:], notifyInvalInode)
-	binary.NativeEndian.PutUint64(msg[16:], id)
-	binary.NativeEndian.PutUint64(msg[24:], ^uint64(0)) // offset -1: attributes only
-	_, _ = unix.Write(d.fd, msg[:])                     // ENOENT: it has forgotten the node already
 }
 
 // errorReply writes an answer that is an error and nothing else (struct fuse_out_header).

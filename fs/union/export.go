@@ -59,7 +59,7 @@ func (fs *FS) lookupID(id uint64, name string, out *fuse.EntryOut) fuse.Status {
 		fs.nodes.forget(id, 1)
 		return fs.nodeStatus("lookup by handle", n, err)
 	}
-	fs.fillEntry(n, &st, out)
+	fs.fillEntry(nil, n, &st, out)
 	return fuse.OK
 }
 

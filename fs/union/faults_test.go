@@ -105,6 +105,7 @@ var bestEffort = map[string]string{
 	"name_to_handle_at": "a copy without an origin has another inode number after the next mount",
 	"open_by_handle_at": "an origin that cannot be found is none",
 	"getxattr":          "an origin that cannot be read is none; a directory not known to be impure is taken to be not",
+	"inotify_add_watch": "what is not watched is not remembered for long",
 	"fstatat":           "an origin that cannot be looked at is none",
 }
 

@@ -6,7 +6,6 @@ import (
 	"log"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -40,7 +39,8 @@ type FS struct {
 
 	generation uint64 // of all node ids; 0 without nfs_export=on
 
-	kernel *device // set before the first request; nil in tests that have none
+	kernel  *device  // set before the first request; nil in tests that have none
+	watcher *watcher // nil if nothing is watched
 
 	root     *node
 	nodes    *table
@@ -135,6 +135,7 @@ func (fs *FS) openRoot() error {
 
 // close releases everything but the stack. The kernel has let go of the file system.
 func (fs *FS) close() {
+	fs.watcher.stop()
 	fs.handles.closeEverything()
 	fs.nodes.closeEverything(fs.root)
 	fs.origins.Close()
@@ -166,52 +167,6 @@ func (fs *FS) writable() error {
 		return unix.EROFS
 	}
 	return nil
-}
-
-// How long the kernel may remember what it was told, without asking again. What is of the upper layer changes only
-// through us, so the kernel knows of every change. Lower layers may be edited under a mounted union; 50 ms for the
-// name and 50 ms for the attributes keep what is shown less than 100 ms behind.
-const (
-	ownTTL    = time.Hour
-	sharedTTL = 50 * time.Millisecond
-)
-
-func (fs *FS) attrTTL(n *node) time.Duration {
-	if fs.shared.Load() || n.unseen.Load() > 0 {
-		return sharedTTL
-	}
-	if ttl := fs.options().Remember; ttl.Given {
-		return ttl.Duration
-	}
-	if n.upper.Load() {
-		return ownTTL
-	}
-	return sharedTTL
-}
-
-func (fs *FS) negativeTTL(parent *node) time.Duration {
-	if fs.shared.Load() {
-		return sharedTTL
-	}
-	if ttl := fs.options().Remember; ttl.Given {
-		return ttl.Duration
-	}
-	if len(parent.dir.lowers) == 0 {
-		return ownTTL
-	}
-	return sharedTTL
-}
-
-// fillEntry answers a request that looks up or makes a name.
-func (fs *FS) fillEntry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
-	out.NodeId, out.Generation = n.id, fs.generation
-	ttl := fs.attrTTL(n)
-	out.SetEntryTimeout(ttl)
-	if n.index != nil {
-		out.SetEntryTimeout(0) // see index.go
-	}
-	out.SetAttrTimeout(ttl)
-	fs.fillAttr(n, st, &out.Attr)
 }
 
 // status is the one place where errors become what the kernel is told. An error that carries no errno is a fault of

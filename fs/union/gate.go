@@ -13,8 +13,12 @@ import (
 //
 // A request that is made to wait is read and not answered. Who made it sees no error, only a call that takes longer.
 type gate struct {
-	mode   atomic.Int32 // a gateMode
-	active atomic.Int64 // requests at work, without those about open files
+	mode atomic.Int32 // a gateMode
+
+	// How many requests are at work, without those about open files: of those that began in an even phase, and in an
+	// odd one; see grace.
+	active [2]atomic.Int64
+	phase  atomic.Uint32
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when mode changes
@@ -41,8 +45,9 @@ const (
 type class int8
 
 const (
-	aboutFile  class = iota // an open file or directory, by its handle; or the connection as a whole
+	aboutFile  class = iota // an open file, by its handle; or the connection as a whole
 	lookup                  // a name that is looked up
+	aboutNames              // the names of an open directory
 	aboutName               // a name that is changed, or what it names is opened
 	aboutNode               // an object, by its node id: the caller may have got there by its name or by a descriptor
 	aboutOther              // taking back another request
@@ -53,6 +58,8 @@ var classes = func() (list [64]class) {
 		switch name {
 		case "lookup":
 			list[op] = lookup
+		case "readdir", "readdirplus":
+			list[op] = aboutNames
 		case "symlink", "mknod", "mkdir", "unlink", "rmdir", "rename", "link", "open", "opendir", "create", "rename2", "tmpfile":
 			list[op] = aboutName
 		case "getattr", "setattr", "readlink", "setxattr", "getxattr", "listxattr", "removexattr", "access", "ioctl", "statx":
@@ -81,7 +88,7 @@ func (m gateMode) admits(c class) bool {
 	case gateOpen:
 		return true
 	case gateDrain:
-		return c == aboutNode
+		return c == aboutNode || c == aboutNames
 	default:
 		return false
 	}
@@ -93,18 +100,24 @@ func newGate(mode gateMode) *gate {
 	return g
 }
 
-// enter returns when a request of class c may be worked on, or with the mode in which it never may be. If it may be,
-// leave must follow.
-func (g *gate) enter(c class) gateMode {
+// ticket is what a request gets that passes the gate, and gives back when it was answered.
+type ticket int
+
+const noTicket ticket = -1 // of a request that is not counted
+
+// enter returns when a request of class c may be worked on. It returns false if it never may be. If it may be, leave
+// must follow.
+func (g *gate) enter(c class) (ticket, bool) {
 	for {
-		g.active.Add(1) // before the mode is looked at: who changes it looks at this next
+		t := ticket(g.phase.Load() % 2)
+		g.active[t].Add(1) // before the mode is looked at: who changes it looks at this next
 		mode := gateMode(g.mode.Load())
 		if mode.admits(c) {
-			return gateOpen
+			return t, true
 		}
-		g.active.Add(-1)
+		g.leave(t)
 		if mode == gateRetired {
-			return mode
+			return noTicket, false
 		}
 		g.mu.Lock()
 		changed := g.changed
@@ -116,7 +129,28 @@ func (g *gate) enter(c class) gateMode {
 	}
 }
 
-func (g *gate) leave() { g.active.Add(-1) }
+func (g *gate) leave(t ticket) {
+	if t != noTicket {
+		g.active[t].Add(-1)
+	}
+}
+
+// count is how many requests are at work, but for those about open files.
+func (g *gate) count() int64 { return g.active[0].Load() + g.active[1].Load() }
+
+// grace returns when every request that was at work has been answered, and reports whether there was any. Who comes
+// meanwhile is not waited for. Two changes of phase, since a request may have read the phase long before it is counted
+// in it, as in the kernel's SRCU. One caller at a time.
+func (g *gate) grace() (waited bool) {
+	for range 2 {
+		old := g.phase.Add(1) - 1
+		for g.active[old%2].Load() > 0 {
+			waited = true
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	return waited
+}
 
 func (g *gate) set(mode gateMode) {
 	g.mu.Lock()
@@ -130,7 +164,7 @@ func (g *gate) is(mode gateMode) bool { return gateMode(g.mode.Load()) == mode }
 
 // idle waits until no request is at work but those about open files.
 func (g *gate) idle(ctx context.Context) error {
-	return poll(ctx, func() bool { return g.active.Load() == 0 })
+	return poll(ctx, func() bool { return g.count() == 0 })
 }
 
 // poll waits until done.

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
 // handles are the open files and directories, under the numbers that the kernel knows them by.
@@ -70,6 +72,18 @@ func (h *handles) removeDir(fh uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.dirs, fh)
+}
+
+// stat describes the file that n has open, and reports whether there is one.
+func (h *handles) stat(n *node, st *unix.Stat_t) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, f := range h.files {
+		if f.node == n && f.with(func(fd int) error { return layer.RefFD(fd).Stat(st) }) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // closeEverything closes what the kernel did not release, as after an abort.

@@ -52,7 +52,7 @@ func (v *view) pause(ctx context.Context, drain bool) error {
 	for {
 		if drain {
 			gate.set(gateDrain)
-			if err := poll(ctx, func() bool { return v.fs.handles.none() && gate.active.Load() == 0 }); err != nil {
+			if err := poll(ctx, func() bool { return v.fs.handles.none() && gate.count() == 0 }); err != nil {
 				return fmt.Errorf("wait until all files are closed: %w", err)
 			}
 		}
@@ -122,24 +122,27 @@ func (v *view) Begin(gone <-chan struct{}) error {
 	return nil
 }
 
-// admit returns when the request in may be worked on, and whether it counts and leave must follow; errGone if it never
-// may be, errDropped if it is to be forgotten.
-func (d *device) admit(in []byte) (counted bool, err error) {
-	switch c := classOf(in); {
+// admit returns when the request in may be worked on; the ticket is for leave. errGone if it never may be, errDropped if
+// it is to be forgotten.
+func (d *device) admit(in []byte) (ticket, error) {
+	c := classOf(in)
+	switch {
 	case c == aboutFile:
-		return false, nil
+		return noTicket, nil
 	case c == aboutOther:
 		if d.gate.is(gateOpen) {
-			return false, nil
+			return noTicket, nil
 		}
 		// Of a request that waits here nobody else knows. It is answered soon.
-		return false, errDropped
-	case d.gate.enter(c) == gateOpen:
-		return true, nil
-	case c == lookup || c == aboutNode && d.fs.open(in):
-		return false, nil
+		return noTicket, errDropped
 	}
-	return false, errGone
+	if t, ok := d.gate.enter(c); ok {
+		return t, nil
+	}
+	if c == lookup || c == aboutNames || c == aboutNode && d.fs.open(in) {
+		return noTicket, nil
+	}
+	return noTicket, errGone
 }
 
 var (

@@ -29,7 +29,7 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	if err != nil {
 		return fs.status("link", name, err)
 	}
-	fs.fillEntry(linked, &st, out)
+	fs.fillEntry(parent, linked, &st, out)
 	return fuse.OK
 }
 

@@ -83,6 +83,9 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 		l.entries = append(l.entries, d)
 		return nil
 	})
+	if !upper && (err == unix.ENOENT || err == unix.ESTALE) {
+		err = nil // somebody has removed the directory on the host
+	}
 	if l.seen != nil {
 		for _, name := range hidden {
 			l.seen[name] = struct{}{}

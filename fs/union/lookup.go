@@ -76,7 +76,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out 
 	if err != nil {
 		return fs.status("lookup", name, err)
 	}
-	fs.fillEntry(n, &st, out)
+	fs.fillEntry(parent, n, &st, out)
 	return fuse.OK
 }
 
@@ -142,7 +142,15 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	} else {
 		n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
 	}
-	return fs.nodes.add(n, k), nil
+	known := fs.nodes.add(n, k)
+	if known == n && n.isDir() && fs.watcher.add(n) && e.where == inLower {
+		// What is known of it is from before the watch.
+		if err := fs.statNode(n, &e.st); err != nil {
+			fs.nodes.forget(n.id, 1)
+			return nil, err
+		}
+	}
+	return known, nil
 }
 
 // follow notes where a node of a lower layer is found now, if somebody renamed it on the host.

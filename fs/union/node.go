@@ -1,6 +1,8 @@
 package union
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -59,6 +61,10 @@ type directory struct {
 	upper  atomic.Pointer[layer.Dir] // nil until copied up
 	lowers []*layer.Dir              // the topmost first; does not change
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
+
+	watched atomic.Bool // the kernel is told of every change that others make in lowers
+	watches []int       // guarded by watcher.mu
+	watcher *watcher    // nil if there are none
 }
 
 // merged reports whether the directory is made of more than one (OVL_TYPE_MERGE).
@@ -155,6 +161,7 @@ func (n *node) close() {
 	if n.dir == nil {
 		return
 	}
+	n.dir.watcher.remove(n)
 	if u := n.dir.upper.Load(); u != nil {
 		u.Close()
 	}
@@ -192,6 +199,13 @@ func (t *table) get(id uint64) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byID[id]
+}
+
+// all returns all nodes.
+func (t *table) all() []*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.byID))
 }
 
 // find returns the node with the given key, or nil. It counts one lookup of the kernel if count is set.

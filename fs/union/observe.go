@@ -12,13 +12,13 @@ import (
 )
 
 // Observer is told what a union does, by whoever counts it. Its types are plain, so that it can be implemented without
-// knowing this package. But for Opened, its methods are called while somebody waits for the answer to a request, and
-// from many threads at once: they must not block.
+// knowing this package. But for Opened and LowerChanged, its methods are called while somebody waits for the answer to
+// a request, and from many threads at once: they must not block.
 type Observer interface {
 	// Opened comes first. leftovers is how many objects of an earlier mount were found in the work directory and
-	// removed. usage tells how many objects the kernel holds and how many files and directories are open; it
-	// may be called at any time, also after the union has ended.
-	Opened(leftovers int, usage func() (nodes, files, dirs int))
+	// removed. usage tells how many objects the kernel holds, how many files and directories are open, and how
+	// many lower directories are watched; it may be called at any time, also after the union has ended.
+	Opened(leftovers int, usage func() (nodes, files, dirs, watches int))
 
 	// Begin and End enclose a request, from when it was read to when its answer was written. op is the FUSE
 	// operation, an index into [Operations] or beyond; errno is 0 for success.
@@ -39,6 +39,9 @@ type Observer interface {
 	CopyUpBegin()
 	CopyUpEnd(ok bool)
 	CopiedUp(method string, bytes int64, took time.Duration)
+
+	// LowerChanged is told of changes that others made in the lower layers, once the kernel was told.
+	LowerChanged(changes int)
 
 	// Whiteout and Opaque are told of every mark that was made.
 	Whiteout()
@@ -112,13 +115,13 @@ func (fs *FS) observe(obs Observer) {
 }
 
 // usage counts what the kernel and its users hold.
-func (fs *FS) usage() (nodes, files, dirs int) {
+func (fs *FS) usage() (nodes, files, dirs, watches int) {
 	fs.nodes.mu.Lock()
 	nodes = len(fs.nodes.byID)
 	fs.nodes.mu.Unlock()
 	fs.handles.mu.RLock()
 	defer fs.handles.mu.RUnlock()
-	return nodes, len(fs.handles.files), len(fs.handles.dirs)
+	return nodes, len(fs.handles.files), len(fs.handles.dirs), fs.watcher.count()
 }
 
 // lookedUp tells the observer of a lookup by the kernel.

@@ -77,7 +77,7 @@ func (fs *FS) plus(parent *node, name string, slot *fuse.EntryOut, out *fuse.Dir
 	if err != nil {
 		return
 	}
-	fs.fillEntry(n, &st, slot)
+	fs.fillEntry(parent, n, &st, slot)
 	out.FixMode(st.Mode)
 }
 

@@ -1,0 +1,96 @@
+package union
+
+import (
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// How long the kernel may remember what it was told, without asking again. What is of the upper layer changes only
+// through us, so the kernel knows of every change; what is of lower layers others change under a mounted union, and the
+// kernel is told if that is watched. Where it is not, 50 ms for the name and 50 ms for the attributes keep what is shown
+// less than 100 ms behind.
+const (
+	knownTTL = time.Hour
+	briefTTL = 50 * time.Millisecond
+
+	// floodTTL is for what cannot be taken back one by one once events were lost: names that are not there, if the
+	// kernel cannot be told to forget all names.
+	floodTTL = time.Second
+)
+
+// given is the time that the user or the circumstances prescribe for everything.
+func (fs *FS) given() (ttl time.Duration, given bool) {
+	if fs.shared.Load() {
+		return briefTTL, true
+	}
+	remember := fs.options().Remember
+	return remember.Duration, remember.Given
+}
+
+// hears reports whether the kernel is told of whatever others change in the lower layers of a directory.
+func (fs *FS) hears(n *node) bool {
+	return len(n.dir.lowers) == 0 || fs.stack.Spec.Options.LowerImmutable || n.dir.watched.Load()
+}
+
+// nameTTL is for the name of n in parent, or for none, if parent is nil.
+func (fs *FS) nameTTL(parent, n *node) time.Duration {
+	if ttl, given := fs.given(); given {
+		return ttl
+	}
+	if n.upper.Load() || parent == nil || fs.hears(parent) {
+		return knownTTL
+	}
+	return briefTTL
+}
+
+// negativeTTL is for a name that is not in parent.
+func (fs *FS) negativeTTL(parent *node) time.Duration {
+	ttl, given := fs.given()
+	switch {
+	case given:
+		return ttl
+	case !fs.hears(parent):
+		return briefTTL
+	case parent.dir.watched.Load() && !fs.watcher.floods.Load():
+		return floodTTL
+	default:
+		return knownTTL
+	}
+}
+
+// attrTTL is for the attributes of n, whose topmost object has the given number of names.
+func (fs *FS) attrTTL(n *node, links uint32) time.Duration {
+	if n.unseen.Load() > 0 {
+		return briefTTL
+	}
+	if ttl, given := fs.given(); given {
+		return ttl
+	}
+	if n.upper.Load() || fs.stack.Spec.Options.LowerImmutable || fs.heard(n, links) {
+		return knownTTL
+	}
+	return briefTTL
+}
+
+// heard reports whether the kernel is told of whatever others change in n, an object of a lower layer: its attributes,
+// and its data, but through a mapping.
+func (fs *FS) heard(n *node, links uint32) bool {
+	if n.isDir() {
+		return n.dir.watched.Load()
+	}
+	parent, _ := n.place()
+	return links == 1 && n.index == nil && !n.meta.Load() && parent.dir.watched.Load()
+}
+
+// fillEntry answers a request that looks up or makes a name in parent.
+func (fs *FS) fillEntry(parent, n *node, st *unix.Stat_t, out *fuse.EntryOut) {
+	out.NodeId, out.Generation = n.id, fs.generation
+	out.SetEntryTimeout(fs.nameTTL(parent, n))
+	if n.index != nil {
+		out.SetEntryTimeout(0) // see index.go
+	}
+	out.SetAttrTimeout(fs.attrTTL(n, uint32(st.Nlink)))
+	fs.fillAttr(n, st, &out.Attr)
+}
