@@ -20,8 +20,12 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		return fs.status("link", name, err)
 	}
 	for _, up := range []*node{n, parent} {
-		// A file of several names cannot note for all of them where its data are, so it gets them.
-		if err := fs.ensureUpper(up, copyUpFor{data: up == n, caller: by(&in.InHeader, cancel)}); err != nil {
+		if err := fs.ensureUpper(up, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
+			return fs.status("link", name, err)
+		}
+	}
+	if n.meta.Load() {
+		if err := fs.setLinkRedirect(n); err != nil {
 			return fs.status("link", name, err)
 		}
 	}

@@ -37,6 +37,17 @@ func (fs *FS) setRedirect(n *node, sameDirectory bool) error {
 	return nil
 }
 
+// setLinkRedirect notes on the metacopy n, which is about to get one more name, where its data are, whatever the name
+// (ovl_set_link_redirect).
+func (fs *FS) setLinkRedirect(n *node) error {
+	fs.renameMu.Lock()
+	defer fs.renameMu.Unlock()
+	if !n.meta.Load() {
+		return nil
+	}
+	return fs.setRedirect(n, false)
+}
+
 // manyNames reports whether the open file fd has more names than one, or may have.
 func manyNames(fd int) bool {
 	var st unix.Stat_t

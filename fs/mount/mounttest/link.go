@@ -5,6 +5,21 @@ import (
 )
 
 var link = []check{
+	{"of a file that has its metadata alone in the upper", func(u *union) {
+		u.layers("file f \"data\"\ndir d")
+		u.spec.Options.Metacopy = true
+		u.remount()
+		u.ok(u.chmod("f", 0o600))
+		u.ok(u.link("f", "d/g"))
+		u.upper("dir d\nfile d/g \"\\x00\\x00\\x00\\x00\" mode=0600 redirect=/f metacopy nlink=2\nhardlink f -> d/g")
+		u.ok(u.rename("d/g", "d/h"))
+		u.ok(u.unlink("f"))
+		u.remount()
+		equal(u, u.read("d/h"), "data")
+		u.append("d/h", "!")
+		u.remount()
+		equal(u, u.read("d/h"), "data!")
+	}},
 	{"of an upper file", func(u *union) {
 		u.mount("dir d")
 		u.write("a", "1")
