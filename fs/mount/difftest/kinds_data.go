@@ -44,6 +44,9 @@ func openSlot(s *side, a []string) string {
 	if err != nil {
 		return result(err)
 	}
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
+		s.filled(a[1])
+	}
 	i := number(a[0], 10) % slots
 	_ = s.closeSlot(i)
 	s.open[i] = fd

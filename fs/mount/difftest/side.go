@@ -163,6 +163,13 @@ func (s *side) writableFD(arg string) int {
 	return fd
 }
 
+// filled is called when name may have got the data that it was copied up without. The kernel changes its time by that.
+func (s *side) filled(name string) {
+	if s.spec.Options.Metacopy {
+		_ = unix.UtimesNanoAt(unix.AT_FDCWD, s.path(name), nil, 0)
+	}
+}
+
 // describe is what stat told, without what two unions need not have the same: sizes of directories, and how many
 // links they have, which changes on the kernel when one becomes a merged directory.
 func (s *side) describe(st *unix.Stat_t) string {
