@@ -32,8 +32,8 @@ func (a *app) mountCommand() *cobra.Command {
 layer. Without an upper layer the union is read-only. Returns when the union is live; what serves it goes on in the
 background until it is unmounted.
 
-Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, userxattr, volatile, redirect_dir=, metacopy=,
-index=, nfs_export=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w;
+Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, noatime, userxattr, volatile, redirect_dir=,
+metacopy=, index=, nfs_export=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w;
 lower=immutable is a promise that nobody changes the lower layers while they are mounted, which spares watching them.
 With the fuse backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
 xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and

@@ -240,9 +240,24 @@ func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 }
 
 // Entries calls f for every entry of the directory but "." and "..", in the order of the file system. The name in the
-// entry is valid only inside f.
+// entry is valid only inside f. The time of last access stays as it is, if we may ask for that (ovl_path_open).
 func (d *Dir) Entries(f func(sys.Dirent) error) error {
-	fd, err := d.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
+	return d.entries(unix.O_NOATIME, f)
+}
+
+// EntriesFor is Entries on behalf of a user: it sets the time of last access.
+func (d *Dir) EntriesFor(user bool, f func(sys.Dirent) error) error {
+	if user {
+		return d.entries(0, f)
+	}
+	return d.Entries(f)
+}
+
+func (d *Dir) entries(flag int, f func(sys.Dirent) error) error {
+	fd, err := d.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY | flag)
+	if err == unix.EPERM && flag != 0 { // O_NOATIME is for the owner, and for who has CAP_FOWNER
+		fd, err = d.At(".").Open(unix.O_RDONLY | unix.O_DIRECTORY)
+	}
 	if err != nil {
 		return err
 	}

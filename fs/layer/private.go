@@ -12,7 +12,9 @@ import (
 // makePrivate moves the upper layer and the work directory to a clone of their mount, one for both, since a rename from
 // work to upper must stay on one mount. So what becomes of their own mount is no matter to the union, nor is the union
 // to who unmounts it (clone_private_mount in fs/overlayfs/super.c). They stay where they are if it cannot be cloned.
-func makePrivate(upper, work *Dir) {
+//
+// The clone sets times of last access by the options of the union, not by those of the file system (ovl_get_upper).
+func makePrivate(upper, work *Dir, opt Options) {
 	root, upperPath, workPath, err := commonRoot(upper.fd, work.fd)
 	if err != nil {
 		return
@@ -23,6 +25,8 @@ func makePrivate(upper, work *Dir) {
 		return
 	}
 	defer unix.Close(clone)
+	const all = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
+	_ = sys.SetMountAttr(clone, opt.AtimeAttr(), all) // EPERM in a user namespace, where the flags are locked
 	upperFD, err := openOnClone(clone, upperPath, upper)
 	if err != nil {
 		return
@@ -35,6 +39,21 @@ func makePrivate(upper, work *Dir) {
 	defer unix.Close(workFD)
 	_ = unix.Dup3(upperFD, upper.fd, unix.O_CLOEXEC) // nobody else has them yet
 	_ = unix.Dup3(workFD, work.fd, unix.O_CLOEXEC)
+}
+
+// AtimeAttr is what the options say of times of last access, as flags of mount_setattr(2).
+func (o Options) AtimeAttr() uint64 {
+	var attr uint64
+	switch o.Atime {
+	case AtimeNever:
+		attr = unix.MOUNT_ATTR_NOATIME
+	case AtimeAlways:
+		attr = unix.MOUNT_ATTR_STRICTATIME
+	}
+	if o.NoDirTime {
+		attr |= unix.MOUNT_ATTR_NODIRATIME
+	}
+	return attr
 }
 
 // commonRoot opens the nearest directory above both a and b, directories on one mount, and tells their paths from there.

@@ -20,6 +20,8 @@ type Options struct {
 	NoSuid    bool // nosuid
 	NoDev     bool // nodev
 	NoExec    bool // noexec
+	Atime     Atime
+	NoDirTime bool // nodiratime: reading a directory leaves its time of last access as it is
 	UserXattr bool // userxattr: marks are user.overlay.*, for where trusted.* is not allowed
 	Volatile  bool // volatile: fsync and sync write nothing; the upper does not survive a crash
 
@@ -52,6 +54,16 @@ type Options struct {
 	FsName  string // fsname=: what /proc/mounts shows as source; "unionfsd" or "overlay" by default
 	Subtype string // subtype=: the NAME of fuse.NAME in /proc/mounts; "unionfsd" by default; FUSE only
 }
+
+// Atime is when reading a file of the upper layer sets its time of last access (mount(8)). Those of lower layers stay as
+// they are.
+type Atime string
+
+const (
+	AtimeDefault Atime = "" // relatime: where it would be older than the last change, or a day
+	AtimeNever   Atime = "noatime"
+	AtimeAlways  Atime = "strictatime"
+)
 
 // Xino is a value of overlayfs's xino option.
 type Xino string

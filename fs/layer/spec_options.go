@@ -11,7 +11,7 @@ import (
 //	lowerdir=A:B   the lower layers, A topmost; replaces those named before
 //	lowerdir+=C    one more lower layer below the others; a colon is part of its name
 //	upperdir=U  workdir=W  fsname=NAME  subtype=NAME
-//	ro rw suid nosuid dev nodev exec noexec userxattr volatile
+//	ro rw suid nosuid dev nodev exec noexec noatime relatime strictatime diratime nodiratime userxattr volatile
 //	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  nfs_export=on|off
 //	xino=on|auto|off
 //	lower=immutable|live  whether others may change the lower layers while they are mounted; live is the default
@@ -100,6 +100,12 @@ func (s *Spec) set(option string) (known bool, err error) {
 		word, err := oneOf(name, value, "immutable", "live")
 		s.Options.LowerImmutable = word == "immutable"
 		return true, err
+	case !hasValue && (name == "relatime" || name == "atime" || name == "nostrictatime"):
+		s.Options.Atime = AtimeDefault
+		return true, nil
+	case !hasValue && (Atime(name) == AtimeNever || Atime(name) == AtimeAlways):
+		s.Options.Atime = Atime(name)
+		return true, nil
 	case strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 		return true, nil
 	case hasValue:
@@ -175,6 +181,7 @@ func (o *Options) flags() []flag {
 		{"nosuid", "suid", &o.NoSuid},
 		{"nodev", "dev", &o.NoDev},
 		{"noexec", "exec", &o.NoExec},
+		{"nodiratime", "diratime", &o.NoDirTime},
 		{"userxattr", "", &o.UserXattr},
 		{"volatile", "", &o.Volatile},
 		{"squash_to_root", "", &o.FUSE.Owners.SquashToRoot},
@@ -184,10 +191,10 @@ func (o *Options) flags() []flag {
 }
 
 // ignoredFlags and ignoredValues are what mount(8), fstab(5) and container engines hand to every file system:
-// notes to mount(8) itself, wishes about times (a union has those of its layers), FUSE permissions that are
+// notes to mount(8) itself, wishes about when times reach the disk, FUSE permissions that are
 // always on, and SELinux contexts. Not here, because to drop them would break a promise: sync and dirsync.
 var ignoredFlags = words(`defaults async auto noauto nofail _netdev user users nouser owner group nogroup
-	atime noatime relatime norelatime strictatime nostrictatime diratime nodiratime lazytime nolazytime
+	norelatime lazytime nolazytime
 	silent loud mand nomand iversion noiversion allow_other default_permissions kernel_cache`)
 
 // Of fuse-overlayfs there are wishes about how to serve (threaded, writeback, fast_ino).
@@ -259,6 +266,9 @@ func (s Spec) String() string {
 		if *f.field {
 			options = append(options, f.on)
 		}
+	}
+	if s.Options.Atime != AtimeDefault {
+		options = append(options, string(s.Options.Atime))
 	}
 	if len(s.Lower) > 0 {
 		lowers := make([]string, len(s.Lower))

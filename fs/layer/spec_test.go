@@ -43,6 +43,9 @@ func TestParseOptions(t *testing.T) {
 			}},
 		},
 		{text: "ro,nosuid,nodev,noexec,rw,suid,dev,exec", want: Spec{}},
+		{text: "noatime,strictatime,nodiratime", want: Spec{Options: Options{Atime: AtimeAlways, NoDirTime: true}}},
+		{text: "noatime,nodiratime,diratime,relatime", want: Spec{}},
+		{text: "relatime,noatime", want: Spec{Options: Options{Atime: AtimeNever}}},
 		{text: "rw,ro", want: Spec{Options: Options{ReadOnly: true}}},
 		{text: `fsname=a\,b,subtype=s`, want: Spec{Options: Options{FsName: "a,b", Subtype: "s"}}},
 

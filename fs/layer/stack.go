@@ -35,7 +35,7 @@ func OpenNext(spec Spec, prev *Previous) (*Stack, error) {
 		}
 	}
 	if s.Upper != nil {
-		if s.Work, err = openWork(spec.Work, s.Upper, prev); err != nil {
+		if s.Work, err = openWork(spec.Work, s.Upper, spec.Options, prev); err != nil {
 			s.Close()
 			return nil, err
 		}

@@ -27,7 +27,7 @@ type Work struct {
 }
 
 // openWork checks that workdir can serve upper and takes the locks on both, from prev if that is not nil.
-func openWork(path string, upper *Layer, prev *Previous) (*Work, error) {
+func openWork(path string, upper *Layer, opt Options, prev *Previous) (*Work, error) {
 	l, err := openUpper("work directory", path, upper.budget)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func openWork(path string, upper *Layer, prev *Previous) (*Work, error) {
 		w.close()
 		return nil, err
 	}
-	makePrivate(upper.Root, w.base)
+	makePrivate(upper.Root, w.base, opt)
 	if w.upperLock, w.lock, err = prev.lock(upper.Root, w.base); err != nil {
 		w.close()
 		if err == unix.EWOULDBLOCK {

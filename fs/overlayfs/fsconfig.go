@@ -241,6 +241,7 @@ func (u *union) mountAttrs() int {
 		{o.NoSuid, unix.MOUNT_ATTR_NOSUID},
 		{o.NoDev, unix.MOUNT_ATTR_NODEV},
 		{o.NoExec, unix.MOUNT_ATTR_NOEXEC},
+		{true, int(o.AtimeAttr())},
 	} {
 		if a.set {
 			attrs |= a.attr

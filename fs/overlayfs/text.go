@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -95,6 +96,9 @@ func (u *union) mountFlags() uintptr {
 		{o.NoSuid, unix.MS_NOSUID},
 		{o.NoDev, unix.MS_NODEV},
 		{o.NoExec, unix.MS_NOEXEC},
+		{o.Atime == layer.AtimeNever, unix.MS_NOATIME},
+		{o.Atime == layer.AtimeAlways, unix.MS_STRICTATIME},
+		{o.NoDirTime, unix.MS_NODIRATIME},
 	} {
 		if f.set {
 			flags |= f.flag

@@ -197,7 +197,7 @@ func detachedMount(device int, stack *layer.Stack) (int, error) {
 	}
 	// The kernel checks the permissions of every caller on what the union shows, as overlayfs does.
 	flags := []string{"default_permissions", "allow_other"}
-	attrs := 0
+	attrs := int(opt.AtimeAttr()) // for who looks at the mount; what is read is of the layers, see layer.Work
 	if stack.Upper == nil || opt.ReadOnly {
 		flags = append(flags, "ro")
 		attrs |= unix.MOUNT_ATTR_RDONLY

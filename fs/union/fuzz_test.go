@@ -85,7 +85,7 @@ func ourListing(t *testing.T, spec layer.Spec) string {
 		return "error"
 	}
 	fs.renameMu.RLock()
-	list, err := fs.listLocked(fs.node(id))
+	list, err := fs.listLocked(fs.node(id), true)
 	fs.renameMu.RUnlock()
 	if err != nil {
 		return "error"

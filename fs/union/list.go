@@ -8,11 +8,11 @@ import (
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
-// listLocked returns the entries that the directory shows.
+// listLocked returns the entries that the directory shows: to a user, or for a purpose of ours.
 //
 // Precondition: n.entriesMu is held.
-func (fs *FS) listLocked(n *node) ([]dirent, error) {
-	l := lister{fs: fs, node: n}
+func (fs *FS) listLocked(n *node, user bool) ([]dirent, error) {
+	l := lister{fs: fs, node: n, user: user}
 	err := l.list()
 	return l.entries, err
 }
@@ -29,6 +29,7 @@ type dirent struct {
 type lister struct {
 	fs      *FS
 	node    *node
+	user    bool
 	entries []dirent
 	seen    map[string]struct{} // names that are decided; nil while one layer is all there is
 }
@@ -54,7 +55,7 @@ func (l *lister) list() error {
 func (l *lister) layer(dir *layer.Dir, upper bool) error {
 	aufs := l.fs.options().AUFSMarks
 	var hidden []string // by AUFS marks of this layer, in the layers below
-	err := dir.Entries(func(e sys.Dirent) error {
+	err := dir.EntriesFor(l.user, func(e sys.Dirent) error {
 		name := string(e.Name)
 		if aufs && whiteout.IsAUFS(name) {
 			if what, ok := whiteout.AUFSHidden(name); ok {

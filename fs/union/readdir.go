@@ -109,7 +109,7 @@ func (fs *FS) snapshot(in *fuse.ReadIn) ([]dirent, error) {
 	if n.isDead() {
 		return h.entries, nil
 	}
-	list, err := fs.listLocked(n)
+	list, err := fs.listLocked(n, true)
 	h.entries = append(h.entries, list...)
 	return h.entries, err
 }

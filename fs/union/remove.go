@@ -151,7 +151,7 @@ func (fs *FS) removeEmptyDir(parent *node, name string, e *entry, n *node) error
 //
 // Precondition: n.entriesMu is held.
 func (fs *FS) emptyLocked(n *node) error {
-	list, err := fs.listLocked(n)
+	list, err := fs.listLocked(n, false)
 	if err != nil {
 		return err
 	}

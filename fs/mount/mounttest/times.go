@@ -4,10 +4,31 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
 // old is a time long ago, in seconds since 1970.
 const old = 1000000000
+
+// lastAccess checks whether reading a file and a directory of the upper layer sets their times of last access.
+func lastAccess(u *union, opt layer.Options, file, dir bool) {
+	u.Helper()
+	u.onUpper = "file f \"f\"\ndir d\nfile d/x"
+	u.layers("dir d\nfile d/y")
+	u.spec.Options = opt
+	u.remount()
+	for _, name := range []string{"f", "d"} {
+		u.ok(u.utimes(name, old))
+	}
+	u.write("d/new", "new")
+	u.ok(u.unlink("d/y"))
+	equal(u, u.stat("d").Atim.Sec, old)
+	u.read("f")
+	equal(u, u.list("d"), "new x")
+	equal(u, u.stat("f").Atim.Sec > old, file)
+	equal(u, u.stat("d").Atim.Sec > old, dir)
+}
 
 var times = []check{
 	{"set and omitted", func(u *union) {
@@ -30,6 +51,24 @@ var times = []check{
 			equal(u, st.Atim.Sec > old+1000, true)
 			equal(u, st.Mtim.Sec, old+2)
 		}
+	}},
+	{"of last access", func(u *union) { lastAccess(u, layer.Options{}, true, true) }},
+	{"of last access, noatime", func(u *union) { lastAccess(u, layer.Options{Atime: layer.AtimeNever}, false, false) }},
+	{"of last access, nodiratime", func(u *union) {
+		lastAccess(u, layer.Options{Atime: layer.AtimeAlways, NoDirTime: true}, true, false)
+	}},
+	{"of last access of lower files", func(u *union) {
+		u.layers("file f \"f\"\ndir d\nfile d/x")
+		u.spec.Options.Atime = layer.AtimeAlways
+		ago := []unix.Timespec{{Sec: old}, {Nsec: unix.UTIME_OMIT}}
+		for _, name := range []string{"f", "d"} {
+			u.ok(unix.UtimesNanoAt(unix.AT_FDCWD, u.low(0, name), ago, 0))
+		}
+		u.remount()
+		u.read("f")
+		u.list("d")
+		equal(u, u.stat("f").Atim.Sec, old)
+		equal(u, u.stat("d").Atim.Sec, old)
 	}},
 	{"before 1970 and after 2038", func(u *union) {
 		u.mount("file f")
