@@ -28,6 +28,9 @@ type FUSEOptions struct {
 	// Passthrough is passthrough=: which files the kernel reads and writes without the FUSE server.
 	Passthrough Passthrough
 
+	// Lazy is lazy=: how the data of large files are copied up.
+	Lazy Lazy
+
 	// Remember is timeout=: for how long the kernel may remember names and attributes.
 	Remember Duration
 }
@@ -49,6 +52,16 @@ const (
 	PassthroughAuto    Passthrough = "auto" // files of the upper layer, and all in a union that cannot be written
 	PassthroughAll     Passthrough = "all"  // those of lower layers too: who has one open does not see it change
 	PassthroughOff     Passthrough = "off"
+)
+
+// Lazy is a value of the option lazy.
+type Lazy string
+
+const (
+	LazyDefault Lazy = ""     // on
+	LazyOn      Lazy = "on"   // when they are needed, and the rest in the background; at the latest when it is unmounted
+	LazyKeep    Lazy = "keep" // the rest never, unless it is needed
+	LazyOff     Lazy = "off"  // before the first write
 )
 
 // Duration is a length of time that an option gives, in whole milliseconds, or none.
@@ -76,6 +89,8 @@ func (o *FUSEOptions) set(name, value string) (known bool, err error) {
 		o.NoFsync = value == "0"
 	case "passthrough":
 		o.Passthrough, err = oneOf(name, Passthrough(value), PassthroughAuto, PassthroughAll, PassthroughOff)
+	case "lazy":
+		o.Lazy, err = oneOf(name, Lazy(value), LazyOn, LazyKeep, LazyOff)
 	case "timeout":
 		o.Remember, err = parseSeconds(name, value)
 	default:
@@ -108,6 +123,7 @@ func (o FUSEOptions) options() (list []string) {
 	add(o.OverrideStat != OverrideOff, "xattr_permissions=%d", o.OverrideStat)
 	add(o.NoFsync, "fsync=%d", 0)
 	add(o.Passthrough != PassthroughDefault, "passthrough=%s", o.Passthrough)
+	add(o.Lazy != LazyDefault, "lazy=%s", o.Lazy)
 	add(o.Remember.Given, "timeout=%s", strconv.FormatFloat(o.Remember.Seconds(), 'f', -1, 64))
 	return list
 }

@@ -259,6 +259,24 @@ func (w *Work) MarkVolatile() error {
 // ClearVolatile removes the mark of a volatile mount.
 func (w *Work) ClearVolatile() error { return w.dir.RemoveAll("incompat") }
 
+// MarkLazy notes that files of the upper layer may be copied in part only (cow.Lazy), until ClearLazy. The kernel leaves
+// the mark alone, and refuses the files.
+func (w *Work) MarkLazy() error {
+	if err := w.base.Mkdir("lazy", 0); err != unix.EEXIST {
+		return err
+	}
+	return nil
+}
+
+// ClearLazy takes back MarkLazy.
+func (w *Work) ClearLazy() error { return w.base.RemoveAll("lazy") }
+
+// Lazy reports whether there is a mark of MarkLazy, of this mount or one before.
+func (w *Work) Lazy() bool {
+	var st unix.Stat_t
+	return w.base.Stat("lazy", &st) == nil
+}
+
 func (w *Work) close() error {
 	var errs []error
 	for _, dir := range []*Dir{w.dir, w.index} {

@@ -178,7 +178,7 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 		fs.split(n)
 		return fuse.Status(unix.ESTALE)
 	}
-	if err := n.use(func(r layer.Ref) error { return fs.change(n, r, in) }); err != nil {
+	if err := n.changing(func() error { return n.use(func(r layer.Ref) error { return fs.change(n, r, in) }) }); err != nil {
 		return fs.nodeStatus("setattr", n, err)
 	}
 	return fs.replyAttr(n, out)

@@ -1,6 +1,7 @@
 package union
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ type Backend struct {
 
 	// Observer, if not nil, is told what the union does. It serves one Open.
 	Observer Observer
+
+	// LazyFrom is from how many bytes on files are copied up lazily; 0 for what is best.
+	LazyFrom int64
 }
 
 var _ mount.Backend = Backend{}
@@ -96,6 +100,7 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 			return nil, err
 		}
 	}
+	v.fs.filler.from = cmp.Or(b.LazyFrom, lazyFrom)
 	if b.Observer != nil {
 		v.fs.observe(b.Observer)
 	}
@@ -128,6 +133,9 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 		return nil, fmt.Errorf("the kernel did not answer on /dev/fuse within %v", initTimeout)
 	}
 	ok = true
+	if prev == nil {
+		v.fs.resumeFilling()
+	}
 	return v, nil
 }
 
@@ -267,7 +275,11 @@ type view struct {
 // unmount what is below it.
 func (v *view) watch() {
 	err := v.device.wait()
+	lazyErr := v.fs.endLazy()
 	v.fs.close()
+	if err == nil {
+		err = lazyErr
+	}
 	if err == nil {
 		err = v.unmark()
 	}

@@ -11,6 +11,7 @@ type copyUpFor struct {
 	data     bool // the data will be changed
 	truncate bool // they will be thrown away, so that they need not be copied
 	xattr    bool // an extended attribute will be changed, for which the kernel links no second name (ovl_xattr_set)
+	lazy     bool // they need not all be there: see lazy.go
 	caller   caller
 }
 
@@ -27,7 +28,7 @@ func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
 		next := fs.topmostLower(n)
 		reason := why
 		if next != n {
-			reason.data, reason.truncate = false, false
+			reason.data, reason.truncate, reason.lazy = false, false, false
 		}
 		if err := fs.copyUp(next, reason); err != nil {
 			return err
@@ -38,7 +39,7 @@ func (fs *FS) ensureUpper(n *node, why copyUpFor) error {
 			return err
 		}
 	}
-	if why.data && n.meta.Load() {
+	if why.data && n.meta.Load() && !(why.lazy && !why.truncate && n.filling() != nil) {
 		return fs.copyUpData(n, why)
 	}
 	return nil
@@ -83,6 +84,11 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 		src.Data = layer.RefFD(n.data)
 	} else {
 		opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
+	}
+	if why.lazy && fs.mayBeLazy(n, &src, opt) {
+		if done, err := fs.copyUpLazily(n, src, opt); done || err != nil {
+			return err
+		}
 	}
 	staged, err := fs.copier.Build(src, opt)
 	if err != nil {

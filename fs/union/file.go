@@ -36,7 +36,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	flags := backingFlags(in.Flags)
 	if flags != unix.O_RDONLY {
-		if err := fs.ensureUpper(n, copyUpFor{data: true, truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
+		if err := fs.ensureUpper(n, copyUpFor{data: true, lazy: true, truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.nodeStatus("open", n, err)
 		}
 	}
@@ -93,6 +93,9 @@ func (fs *FS) replyOpen(f *file, out *fuse.OpenOut) {
 
 // openNode opens the data of a node, and tells whether they are of the upper layer: then they stay where they are.
 func openNode(n *node, flags int) (fd int, upper bool, err error) {
+	if n.filling() != nil && flags&unix.O_TRUNC == 0 {
+		return -1, false, nil // its data are not in one file: see lazy.go
+	}
 	err = n.use(func(r layer.Ref) (err error) {
 		upper = n.upper.Load() && !n.meta.Load()
 		if n.meta.Load() && flags == unix.O_RDONLY {
@@ -106,6 +109,11 @@ func openNode(n *node, flags int) (fd int, upper bool, err error) {
 
 // with calls f with a descriptor of what the node is now.
 func (f *file) with(do func(fd int) error) error {
+	if l := f.node.filling(); l != nil { // what is done with a descriptor needs the whole file
+		if err := l.finish(); err != nil {
+			return err
+		}
+	}
 	f.mu.RLock()
 	if f.fd < 0 || !f.upper.Load() && f.node.isUpperData() {
 		f.mu.RUnlock()
@@ -145,19 +153,15 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 		return nil, fuse.EBADF
 	}
 	n := 0
-	err := f.with(func(fd int) error {
-		for n < len(buf) { // a short answer would mean the end of the file
-			got, err := unix.Pread(fd, buf[n:], int64(in.Offset)+int64(n))
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil || got == 0 {
-				return err
-			}
-			n += got
-		}
-		return nil
-	})
+	var err error
+	if l := f.node.filling(); l != nil {
+		n, err = l.ReadAt(buf, int64(in.Offset))
+	} else {
+		err = f.with(func(fd int) (err error) {
+			n, err = sys.PreadAll(fd, buf, int64(in.Offset))
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fs.nodeStatus("read", f.node, err)
 	}
@@ -170,7 +174,13 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	if f == nil {
 		return 0, fuse.EBADF
 	}
-	err := f.with(func(fd int) error {
+	write := func(fd int) error { return sys.PwriteAll(fd, data, int64(in.Offset)) }
+	with := f.with
+	if l := f.node.filling(); l != nil {
+		write = func(int) error { return l.WriteAt(data, int64(in.Offset)) }
+		with = l.with
+	}
+	err := with(func(fd int) error {
 		if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 			if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
 				return err
@@ -179,7 +189,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		if err := fs.dropCapabilities(layer.RefFD(fd)); err != nil {
 			return err
 		}
-		return sys.PwriteAll(fd, data, int64(in.Offset))
+		return write(fd)
 	})
 	if err != nil {
 		return 0, fs.nodeStatus("write", f.node, err)
@@ -199,8 +209,12 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if !f.node.upper.Load() {
 		return fuse.OK
 	}
+	with := f.with
+	if l := f.node.filling(); l != nil { // what is not there yet is in the lower file, as durable as that is
+		with = l.with
+	}
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
-	return fs.nodeStatus("fsync", f.node, f.with(func(fd int) error {
+	return fs.nodeStatus("fsync", f.node, with(func(fd int) error {
 		if in.FsyncFlags&dataOnly != 0 {
 			return sys.Fdatasync(fd)
 		}

@@ -43,6 +43,7 @@ type FS struct {
 	watcher *watcher // nil if nothing is watched
 
 	root     *node
+	filler   filler
 	nodes    *table
 	handles  *handles
 	renameMu sync.RWMutex // see the package comment
@@ -136,6 +137,7 @@ func (fs *FS) openRoot() error {
 // close releases everything but the stack. The kernel has let go of the file system.
 func (fs *FS) close() {
 	fs.watcher.stop()
+	fs.filler.ended.Wait()
 	fs.handles.closeEverything()
 	fs.nodes.closeEverything(fs.root)
 	fs.origins.Close()

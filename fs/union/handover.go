@@ -49,6 +49,9 @@ func (v *view) Pause(ctx context.Context, drain bool) error {
 
 func (v *view) pause(ctx context.Context, drain bool) error {
 	gate := v.device.gate
+	if err := v.fs.finishLazy(); err != nil { // it may take long, so others go on
+		return err
+	}
 	for {
 		if drain {
 			gate.set(gateDrain)
@@ -59,6 +62,9 @@ func (v *view) pause(ctx context.Context, drain bool) error {
 		gate.set(gateClosed)
 		if err := gate.idle(ctx); err != nil {
 			return fmt.Errorf("wait for requests at work: %w", err)
+		}
+		if err := v.fs.endLazy(); err != nil { // what was begun meanwhile
+			return err
 		}
 		if !drain || v.fs.handles.none() { // one that was just being opened
 			return nil

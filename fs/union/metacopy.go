@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
@@ -26,8 +27,12 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	if n.kind != unix.S_IFREG || on.Pos == len(fs.stack.Lowers)-1 {
 		return nil
 	}
-	if is, err := fs.isMetacopy(ref); !is || err != nil {
+	is, lazy, err := fs.isMetacopy(ref)
+	if !is || err != nil {
 		return err
+	}
+	if lazy {
+		return fs.resumeLazy(parent, n, e)
 	}
 	if !fs.stack.Spec.Options.Metacopy {
 		fs.log.Printf("%q was copied up with metacopy=on, and has its data in a lower layer: mount with metacopy=on", n.name)
@@ -43,15 +48,16 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	return nil
 }
 
-func (fs *FS) isMetacopy(ref layer.Ref) (bool, error) {
-	_, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, nil)
+func (fs *FS) isMetacopy(ref layer.Ref) (is, lazy bool, err error) {
+	var buf [256]byte
+	n, err := ref.GetxattrInto(fs.stack.Xattr.Metacopy, buf[:])
 	switch err {
 	case nil:
-		return true, nil
+		return true, cow.IsLazyMark(buf[:n]), nil
 	case unix.ENODATA, unix.EOPNOTSUPP:
-		return false, nil
+		return false, false, nil
 	default:
-		return false, err
+		return false, false, err
 	}
 }
 
@@ -72,9 +78,12 @@ func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
 			}
 		}
 		obj, on = below, layer
-		is, err := m.fs.isMetacopy(obj)
+		is, lazy, err := m.fs.isMetacopy(obj)
 		if err != nil {
 			return -1, err
+		}
+		if lazy { // it was copied up when its layer was the upper one of a union, and that was not finished
+			return -1, unix.EIO
 		}
 		if !is {
 			return obj.OpenPath()
@@ -146,6 +155,12 @@ func (fs *FS) copyUpData(n *node, why copyUpFor) error {
 	defer n.copyMu.Unlock()
 	if !n.meta.Load() {
 		return nil
+	}
+	if l := n.filling(); l != nil {
+		if why.truncate {
+			return l.truncate()
+		}
+		return l.finish()
 	}
 	var dst int
 	err := n.use(func(r layer.Ref) (err error) {

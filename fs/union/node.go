@@ -47,8 +47,9 @@ type node struct {
 
 	index *indexed // of a lower file of several names, and its copy, with index=on; else nil
 
-	meta atomic.Bool // a file of which the topmost layer has the metadata and data has the data
-	data int         // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
+	meta atomic.Bool              // a file of which the topmost layer has the metadata and data has the data
+	lazy atomic.Pointer[lazyFile] // of such a file that is being filled, or was; see lazy.go
+	data int                      // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
 
 	// redirect is where the lower directories were looked for, or the data of a file, if not under the name in
 	// this directory: another name, or a path from the root of the union if it begins with a slash. Guarded by
@@ -158,6 +159,9 @@ func (n *node) close() {
 	if n.meta.Load() {
 		unix.Close(n.data)
 	}
+	if l := n.lazy.Load(); l != nil {
+		l.Close()
+	}
 	if n.dir == nil {
 		return
 	}
@@ -240,6 +244,18 @@ func (t *table) add(n *node, k key) *node {
 	}
 	t.mu.Unlock()
 	return n
+}
+
+// lazy returns the files that are not filled.
+func (t *table) lazy() (list []*lazyFile) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		if l := n.filling(); l != nil {
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // rekey makes n known under another key.

@@ -118,7 +118,7 @@ func (fs *FS) joinIO(n *node, out *fuse.OpenOut) bool {
 	io := n.io()
 	io.mu.Lock()
 	defer io.mu.Unlock()
-	if io.backing.id == 0 || io.cached > 0 || io.passed == 0 && io.backing.upper != n.isUpperData() {
+	if io.backing.id == 0 || io.cached > 0 || io.passed == 0 && io.backing.upper != n.isUpperData() || n.filling() != nil {
 		return false
 	}
 	io.pass(out)
@@ -180,7 +180,7 @@ func (f *file) endIO() {
 func (fs *FS) register(io *fileIO, f *file) bool {
 	upper := f.upper.Load()
 	mode := passing(fs.passing.Load())
-	if fs.kernel == nil || mode == passNothing || mode == passUpper && !upper || f.accmode != unix.O_RDONLY && !upper {
+	if fs.kernel == nil || f.fd < 0 || mode == passNothing || mode == passUpper && !upper || f.accmode != unix.O_RDONLY && !upper {
 		return false
 	}
 	if io.backing.id != 0 && io.backing.upper == upper {

@@ -95,7 +95,8 @@ func (r *rename) prepare(c caller) error {
 		}
 	}
 	for _, n := range append(moved, r.from.parent, r.to.parent) {
-		if err := r.fs.ensureUpper(n, copyUpFor{caller: c}); err != nil {
+		// What is being filled finds the rest of its data by its name.
+		if err := r.fs.ensureUpper(n, copyUpFor{data: n.filling() != nil, caller: c}); err != nil {
 			return err
 		}
 	}
@@ -134,7 +135,8 @@ func (r *rename) runLocked() error {
 		return unix.ENOENT
 	case r.from.node == r.to.node: // two names of one file: nothing to do, says rename(2)
 		return nil
-	case r.from.isLower(), r.exchange && r.to.isLower():
+	case r.from.isLower(), r.exchange && r.to.isLower(),
+		r.from.node.filling() != nil, r.exchange && r.to.node.filling() != nil:
 		return unix.ESTALE // it was replaced between prepare and here; the kernel's client looks up again
 	}
 	for _, n := range []*node{r.from.node, r.to.node} {

@@ -120,6 +120,21 @@ func Fdatasync(fd int) error {
 	})
 }
 
+// PreadAll reads len(b) bytes at off, less where the file ends before.
+func PreadAll(fd int, b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		got, err := try1("pread", func() (int, error) { return unix.Pread(fd, b[n:], off+int64(n)) })
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || got == 0 {
+			return n, err
+		}
+		n += got
+	}
+	return n, nil
+}
+
 // PwriteAll writes all of b at off.
 func PwriteAll(fd int, b []byte, off int64) error {
 	for len(b) > 0 {

@@ -25,8 +25,7 @@ func CopyData(dst, src int, size int64, cancelled func() bool) (CopyMethod, erro
 	if size == 0 {
 		return CopyNone, nil
 	}
-	clone := func() error { return unix.IoctlFileClone(dst, src) }
-	if err := try("ioctl", clone); err == nil {
+	if Clone(dst, src) {
 		return CopyReflink, nil
 	}
 	if err := Ftruncate(dst, size); err != nil { // a hole at the end stays one
@@ -53,6 +52,11 @@ func CopyData(dst, src int, size int64, cancelled func() bool) (CopyMethod, erro
 		off = hole
 	}
 	return c.method, nil
+}
+
+// Clone makes the file dst share the blocks of src (FICLONE), and reports whether it does: not all file systems can.
+func Clone(dst, src int) bool {
+	return try("ioctl", func() error { return unix.IoctlFileClone(dst, src) }) == nil
 }
 
 type copier struct {

@@ -26,6 +26,7 @@ var (
 var (
 	kernel = mounttest.NewServer(overlayfs.Backend{})
 	fuse   = mounttest.NewServer(union.Backend{})
+	lazy   = mounttest.NewServer(union.Backend{LazyFrom: 1}).With("lazy=on")
 )
 
 func TestMain(m *testing.M) { testfs.Main(m) }
@@ -62,6 +63,14 @@ func TestIndex(t *testing.T) {
 	testfs.NeedRoot(t)
 	for seed := *first; seed < *first+*seeds; seed++ {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { compare(t, kernel, fuse, difftest.GenerateLinks(seed, *ops)) })
+	}
+}
+
+// TestLazyDifferences copies every file up lazily.
+func TestLazyDifferences(t *testing.T) {
+	testfs.NeedRoot(t)
+	for seed := *first; seed < *first+*seeds/2; seed++ {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { compare(t, kernel, lazy, difftest.Generate(seed, *ops)) })
 	}
 }
 

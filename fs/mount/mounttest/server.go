@@ -32,6 +32,9 @@ const LiveLower Promise = iota
 // hangs.
 const limit = 2 * time.Minute
 
+// servers counts the Servers, which are the same in a test and in its children.
+var servers int
+
 // Server mounts the unions of one backend, each served by a child process.
 type Server struct {
 	name    string
@@ -47,7 +50,8 @@ func NewServer(b mount.Backend, promises ...Promise) *Server {
 	for _, p := range promises {
 		s.live = s.live || p == LiveLower
 	}
-	s.child = testfs.NewFunc("serve "+s.name, func(_ []string, in *bufio.Reader, out io.Writer) error {
+	servers++
+	s.child = testfs.NewFunc(fmt.Sprint("serve ", s.name, servers), func(_ []string, in *bufio.Reader, out io.Writer) error {
 		return serve(b, in, out)
 	})
 	return s
