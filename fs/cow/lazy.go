@@ -17,9 +17,9 @@ import (
 // there with what it should have, or is not there, and the lower file has it. The rest is filled in by and by; then the
 // data are synced, and only then the mark goes.
 //
-// The mark is overlay.metacopy with a version that the kernel does not know, so that it refuses the file with EIO
-// (ovl_check_metacopy_xattr). Kernels before 6.6 know no versions, and with metacopy=on would take the data from the
-// lower file; for these there is a redirect that none of them follows (ovl_get_redirect_xattr).
+// There are two marks, so that the kernel refuses the file in every mode. overlay.metacopy, with a value of our own, makes
+// it EPERM without metacopy=on. With metacopy=on the kernel does not look at the value (Linux 6.18, without verity), and
+// would take all data from the lower file, but for an overlay.redirect that is none: EINVAL (ovl_get_redirect_xattr).
 
 const (
 	lazyVersion = 0xfe // of struct ovl_metacopy; the kernel's is 0
@@ -81,13 +81,14 @@ func (c *Copier) BuildLazy(src Source, opt Options) (s *layer.Staged, lazy bool,
 	return s, lazy, nil
 }
 
-// Unmark makes a lazy copy a plain file: the mark last of what matters.
+// Unmark makes a lazy copy, of which all data are on disk, a plain file. A redirect without the other mark means nothing,
+// while that one alone would stand for the lower data.
 func Unmark(file layer.Ref, x layer.XattrNames) error {
 	if err := file.Removexattr(x.Metacopy); err != nil {
 		return err
 	}
 	if err := file.Removexattr(x.Redirect); err != nil && err != unix.ENODATA {
-		return err // a redirect without the mark means nothing
+		return err
 	}
 	return nil
 }
