@@ -121,7 +121,7 @@ func (a *app) helperMount(source, target, options string, foreground bool) error
 	}
 	if backend == "fuse" {
 		// Container engines unpack layers with these marks where they do not mount the layers themselves.
-		if spec, _, err = layer.ParseOptions("aufs_marks=on," + options); err != nil {
+		if spec, _, err = layer.ParseOptions("aufs_marks=on,lazy=off," + options); err != nil {
 			return usagef("%w", err)
 		}
 	}

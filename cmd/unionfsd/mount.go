@@ -38,7 +38,8 @@ lower=immutable is a promise that nobody changes the lower layers while they are
 With the fuse backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
 xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and
 passthrough=auto, all or off, for what files the kernel reads and writes without the server. With "all" these are files
-of lower layers too: who has one open does not see what others then write to it.`,
+of lower layers too: who has one open does not see what others then write to it. The data of a large file are copied up
+in the background after its first write (lazy=on), before it (off), or only as they are needed (keep).`,
 		Example: `  unionfsd mount -l base merged                               # read-only
   unionfsd mount -l app -l base -u upper -w work merged       # app over base, changes go to upper
   unionfsd mount -b kernel -l base -u upper -w work merged    # the same, served by the kernel

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/state"
 )
 
@@ -33,7 +34,7 @@ more, so that what they lie on can be unmounted next.`,
 			if err != nil {
 				return err
 			}
-			return a.each(args, "umount", func(arg string) error { return umount(root, arg, lazy) })
+			return a.each(args, "umount", func(arg string) error { return a.umount(root, arg, lazy) })
 		},
 	}
 	cmd.Flags().BoolVar(&lazy, "lazy", false, "unmount also while it is used")
@@ -52,7 +53,7 @@ func (a *app) each(args []string, verb string, do func(arg string) error) error 
 	return failed
 }
 
-func umount(root state.Root, arg string, lazy bool) error {
+func (a *app) umount(root state.Root, arg string, lazy bool) error {
 	u, ok, err := findUnion(root, arg)
 	if err != nil {
 		return err
@@ -79,7 +80,11 @@ func umount(root state.Root, arg string, lazy bool) error {
 	if err := root.DropMount(u); err != nil || !served || lazy {
 		return err
 	}
-	return waitServer(server, u.PID)
+	spec, err := specOf(u)
+	copying := func() bool {
+		return err == nil && layer.LazyLeft(spec.Work) && spec.Options.FUSE.Lazy != layer.LazyKeep
+	}
+	return a.waitServer(server, u.PID, copying)
 }
 
 // notUnion is the error for a path that no union is mounted on.
@@ -97,21 +102,38 @@ func notUnion(arg string) error {
 	return errors.New("not a mount point; unionfsd mounts lists the unions")
 }
 
-// waitServer waits until the process behind the pidfd server has ended, and with it its descriptors in the layers.
-func waitServer(server *os.File, pid int) error {
-	deadline := time.Now().Add(serverTimeout)
+// waitServer waits until the process behind the pidfd server has ended, and with it its descriptors in the layers. As
+// long as it is copying what was copied up lazily it may take its time, and the user is told.
+func (a *app) waitServer(server *os.File, pid int, copying func() bool) error {
+	for told := false; ; {
+		ended, err := endedWithin(server, serverTimeout)
+		switch {
+		case err != nil:
+			return fmt.Errorf("wait for process %d: %w", pid, err)
+		case ended:
+			return nil
+		case !copying():
+			return fmt.Errorf("unmounted, but process %d that served it is still there after %v; end it: kill %d", pid, serverTimeout, pid)
+		case !told:
+			told = true
+			a.complain(errors.New("unmounted; waiting until the data of large files that were written are copied up"))
+		}
+	}
+}
+
+// endedWithin waits for the end of the process behind a pidfd.
+func endedWithin(process *os.File, limit time.Duration) (bool, error) {
+	deadline := time.Now().Add(limit)
 	for {
 		left := time.Until(deadline)
-		fds := []unix.PollFd{{Fd: int32(server.Fd()), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(process.Fd()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(max(left, 0).Milliseconds()))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return fmt.Errorf("wait for process %d: %w", pid, err)
-		case n > 0:
-			return nil
-		case left <= 0:
-			return fmt.Errorf("unmounted, but process %d that served it is still there after %v; end it: kill %d", pid, serverTimeout, pid)
+			return false, err
+		case n > 0 || left <= 0:
+			return n > 0, nil
 		}
 	}
 }

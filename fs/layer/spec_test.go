@@ -55,6 +55,7 @@ func TestParseOptions(t *testing.T) {
 				`context="system_u:object_r:container_file_t:s0:c1,c2",allow_other,default_permissions,lowerdir=/a`,
 			want: Spec{Lower: []string{"/a"}, Options: Options{NoSuid: true, NoDev: true}},
 		},
+		{text: "lazy=keep", want: Spec{Options: Options{FUSE: FUSEOptions{Lazy: LazyKeep}}}},
 		{text: "passthrough=all", want: Spec{Options: Options{FUSE: FUSEOptions{Passthrough: PassthroughAll}}}},
 		{
 			text: "redirect_dir=on,metacopy=on,index=on,index=off",

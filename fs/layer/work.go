@@ -271,6 +271,12 @@ func (w *Work) MarkLazy() error {
 // ClearLazy takes back MarkLazy.
 func (w *Work) ClearLazy() error { return w.base.RemoveAll("lazy") }
 
+// LazyLeft reports whether the work directory at the path workdir has the mark of MarkLazy.
+func LazyLeft(workdir string) bool {
+	var st unix.Stat_t
+	return sys.Fstatat(unix.AT_FDCWD, workdir+"/lazy", &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
 // Lazy reports whether there is a mark of MarkLazy, of this mount or one before.
 func (w *Work) Lazy() bool {
 	var st unix.Stat_t

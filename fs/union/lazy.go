@@ -13,7 +13,7 @@ import (
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
-// With lazy=on, who opens a large lower file for writing does not wait for its data to be copied. The node is a metacopy
+// Unless lazy=off, who opens a large lower file for writing does not wait for its data to be copied. The node is a metacopy
 // then, of a kind of ours (cow.Lazy): what is read comes from both files, what is written goes to the upper one, and a
 // filler copies the rest in the background. Whatever needs more than to read, write and sync, and to change metadata,
 // finishes the filling first: a new size, a new name, a hole that is punched. So does the end of the union.
@@ -67,9 +67,9 @@ func (l *lazyFile) with(do func(fd int) error) error { return do(l.FD()) }
 // index two names.
 func (fs *FS) mayBeLazy(n *node, src *cow.Source, opt cow.Options) bool {
 	o := fs.options()
-	return (o.Lazy == layer.LazyOn || o.Lazy == layer.LazyKeep) && o.Passthrough != layer.PassthroughAll &&
+	return o.Lazy != layer.LazyOff && o.Passthrough != layer.PassthroughAll &&
 		n.kind == unix.S_IFREG && src.Stat.Size >= fs.filler.from && src.Data == (layer.Ref{}) && !opt.NoData && !opt.Metacopy &&
-		fs.override == "" && !fs.stack.Xattr.User() && !fs.stack.Spec.Options.Index
+		fs.override == "" && !fs.stack.Xattr.User() && !fs.stack.Spec.Options.Indexes()
 }
 
 // copyUpLazily makes n a node of the upper layer whose data are copied later. It reports false if that cannot be.
