@@ -44,6 +44,9 @@ func (l *lister) list() error {
 			return err
 		}
 	}
+	if known, err := l.known(); known || err != nil {
+		return err
+	}
 	for _, lower := range d.lowers {
 		if err := l.layer(lower, false); err != nil {
 			return err
@@ -74,18 +77,11 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 			l.entries = append(l.entries, d)
 			return nil
 		}
-		var st unix.Stat_t
-		found, white, err := l.fs.probe(dir, name, &st)
-		if !found || white || err != nil {
-			return err
-		}
-		d.typ = uint8(st.Mode & unix.S_IFMT >> 12)
-		d.ino = l.inode(dir, name, &st, upper)
-		l.entries = append(l.entries, d)
-		return nil
+		_, err := l.ask(dir, name, upper)
+		return err
 	})
-	if !upper && (err == unix.ENOENT || err == unix.ESTALE) {
-		err = nil // somebody has removed the directory on the host
+	if !upper && removed(err) {
+		err = nil
 	}
 	if l.seen != nil {
 		for _, name := range hidden {
@@ -93,6 +89,20 @@ func (l *lister) layer(dir *layer.Dir, upper bool) error {
 		}
 	}
 	return err
+}
+
+// ask adds an entry that has to be looked at. It reports whether the directory decides what the name is: it has it, or a
+// whiteout of it.
+func (l *lister) ask(dir *layer.Dir, name string, upper bool) (decides bool, err error) {
+	var st unix.Stat_t
+	found, white, err := l.fs.probe(dir, name, &st)
+	if !found || white || err != nil {
+		return white, err
+	}
+	l.entries = append(l.entries, dirent{
+		name: name, typ: uint8(st.Mode & unix.S_IFMT >> 12), ino: l.inode(dir, name, &st, upper),
+	})
+	return true, nil
 }
 
 // tells reports whether an entry as the file system gave it is all that there is to know: it is no whiteout, and its

@@ -215,7 +215,8 @@ func (fs *FS) resolve(parent *node, name string) (entry, error) {
 			return e, nil
 		}
 	}
-	for i, lower := range parent.dir.lowers {
+	for i := fs.below(parent.dir, name, 0); i >= 0; i = fs.below(parent.dir, name, i+1) {
+		lower := parent.dir.lowers[i]
 		e.probed++
 		found, white, err := fs.probe(lower, name, &e.st)
 		if err != nil {
@@ -237,8 +238,8 @@ func (fs *FS) resolve(parent *node, name string) (entry, error) {
 // ovl_lower_positive.
 func (fs *FS) lowerHas(parent *node, name string) (bool, error) {
 	var st unix.Stat_t
-	for _, lower := range parent.dir.lowers {
-		found, white, err := fs.probe(lower, name, &st)
+	for i := fs.below(parent.dir, name, 0); i >= 0; i = fs.below(parent.dir, name, i+1) {
+		found, white, err := fs.probe(parent.dir.lowers[i], name, &st)
 		if found || white || err != nil {
 			return found && !white, err
 		}
@@ -394,15 +395,27 @@ func (m *merger) redirect(obj layer.Ref, on *layer.Layer) (bool, error) {
 // open opens the next merged directory, or returns nil if there is none: no layer has it, or something that is not a
 // directory is in the way.
 func (m *merger) open() (*layer.Dir, error) {
-	for m.next < m.layers() {
-		i := m.next
-		m.next++
+	for i := m.advance(); i >= 0; i = m.advance() {
 		dir, stop, err := m.openIn(i)
 		if dir != nil || stop || err != nil {
 			return dir, err
 		}
 	}
 	return nil, nil
+}
+
+// advance returns the index of the next layer that may have m.name, or -1.
+func (m *merger) advance() int {
+	i := m.next
+	if !m.rooted {
+		i = m.fs.below(m.parent, m.name, i)
+	}
+	if i < 0 || i >= m.layers() {
+		m.next = m.layers()
+		return -1
+	}
+	m.next = i + 1
+	return i
 }
 
 func (m *merger) openIn(i int) (dir *layer.Dir, stop bool, err error) {

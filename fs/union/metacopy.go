@@ -117,9 +117,7 @@ func (m *merger) nextFile() (layer.Ref, *layer.Layer, error) {
 // nextParent returns the directory of the next layer that may have the file m.name, and the last part of that name. It
 // returns nil if no layer is left that has the directory.
 func (m *merger) nextParent() (*layer.Dir, string, error) {
-	for m.next < m.layers() {
-		i := m.next
-		m.next++
+	for i := m.advance(); i >= 0; i = m.advance() {
 		if !m.rooted {
 			return m.parent.lowers[i], m.name, nil
 		}

@@ -63,6 +63,8 @@ type directory struct {
 	lowers []*layer.Dir              // the topmost first; does not change
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
 
+	names names // of lowers
+
 	watched atomic.Bool // the kernel is told of every change that others make in lowers
 	watches []int       // guarded by watcher.mu
 	watcher *watcher    // nil if there are none

@@ -30,8 +30,8 @@ func (fs *FS) given() (ttl time.Duration, given bool) {
 }
 
 // hears reports whether the kernel is told of whatever others change in the lower layers of a directory.
-func (fs *FS) hears(n *node) bool {
-	return len(n.dir.lowers) == 0 || fs.stack.Spec.Options.LowerImmutable || n.dir.watched.Load()
+func (fs *FS) hears(d *directory) bool {
+	return len(d.lowers) == 0 || fs.stack.Spec.Options.LowerImmutable || d.watched.Load()
 }
 
 // nameTTL is for the name of n in parent, or for none, if parent is nil.
@@ -39,7 +39,7 @@ func (fs *FS) nameTTL(parent, n *node) time.Duration {
 	if ttl, given := fs.given(); given {
 		return ttl
 	}
-	if n.upper.Load() || parent == nil || fs.hears(parent) {
+	if n.upper.Load() || parent == nil || fs.hears(parent.dir) {
 		return knownTTL
 	}
 	return briefTTL
@@ -51,7 +51,7 @@ func (fs *FS) negativeTTL(parent *node) time.Duration {
 	switch {
 	case given:
 		return ttl
-	case !fs.hears(parent):
+	case !fs.hears(parent.dir):
 		return briefTTL
 	case parent.dir.watched.Load() && !fs.watcher.floods.Load():
 		return floodTTL

@@ -251,7 +251,7 @@ func (w *watcher) tell(changes map[change]uint32) {
 			case c.name == "":
 				w.fs.kernel.forgetNode(l.node.id)
 			default:
-				w.tellEntry(l, c.name)
+				w.tellEntry(l, c.name, mask)
 				renamed[l.node] = renamed[l.node] || mask&renaming != 0
 			}
 		}
@@ -265,14 +265,18 @@ func (w *watcher) tell(changes map[change]uint32) {
 
 // tellEntry makes the kernel look up a name again, and forget what it knows of the file that has the name: somebody may
 // have it open, and not look up anything.
-func (w *watcher) tellEntry(l lookout, name string) {
+func (w *watcher) tellEntry(l lookout, name string, mask uint32) {
 	kernel := w.fs.kernel
 	if w.fs.options().AUFSMarks && whiteout.IsAUFS(name) {
 		l.dir.ForgetAUFSNames()
 		if hidden, ok := whiteout.AUFSHidden(name); ok {
+			l.node.dir.names.mark(hidden)
 			kernel.forgetName(l.node.id, hidden)
 		}
 		return
+	}
+	if mask&renaming != 0 {
+		l.node.dir.names.mark(name)
 	}
 	kernel.forgetName(l.node.id, name)
 	e := entry{where: inLower, dir: l.dir}
@@ -297,6 +301,9 @@ func (w *watcher) tellAll() {
 		for _, n := range w.fs.nodes.all() {
 			if parent, name := n.place(); parent != nil {
 				kernel.forgetName(parent.id, name)
+			}
+			if n.isDir() {
+				n.dir.names.forget()
 			}
 			if n.isDir() || !n.upper.Load() {
 				kernel.forgetNode(n.id)
