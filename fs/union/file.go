@@ -45,6 +45,9 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		return fuse.OK
 	}
 	fd, upper, err := openNode(n, flags)
+	if err == unix.EPERM && in.Flags&unix.O_APPEND != 0 { // chattr +a: it can be opened in no other way
+		fd, upper, err = openNode(n, flags|unix.O_APPEND)
+	}
 	if err != nil {
 		return fs.nodeStatus("open", n, err)
 	}

@@ -43,6 +43,9 @@ func (fs *FS) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out 
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(in.Cmd), uintptr(unsafe.Pointer(&arg))); errno != 0 {
 		return fs.nodeStatus("ioctl", n, errno)
 	}
+	if fs.kernel != nil && (in.Cmd == fsIocSetFlags || in.Cmd == fsIocFsSetXattr) {
+		fs.kernel.forgetAttributes(n.id) // it changed the time
+	}
 	copy(outbuf, arg[:])
 	return fuse.OK
 }

@@ -63,7 +63,7 @@ func (fs *FS) negativeTTL(parent *node) time.Duration {
 // attrTTL is for the attributes of n, whose topmost object has the given number of names.
 func (fs *FS) attrTTL(n *node, links uint32) time.Duration {
 	if n.unseen.Load() > 0 {
-		return briefTTL
+		return 0 // a write through a mapping is seen by nobody, and changes the times
 	}
 	if ttl, given := fs.given(); given {
 		return ttl

@@ -109,6 +109,9 @@ func (fs *FS) removeDir(parent *node, name string, e *entry) error {
 	n.entriesMu.Lock()
 	defer n.entriesMu.Unlock()
 	if err := fs.emptyLocked(n); err != nil {
+		if fs.frozen(parent) || fs.frozen(n) {
+			return unix.EPERM // what the VFS looks at first (may_delete)
+		}
 		return err
 	}
 	if err := fs.pinBefore(n, parent, name); err != nil {
@@ -119,6 +122,17 @@ func (fs *FS) removeDir(parent *node, name string, e *entry) error {
 	}
 	fs.lostName(n, true)
 	return nil
+}
+
+// frozen reports whether entries of a directory may not be removed, nor itself (chattr +i, +a).
+func (fs *FS) frozen(n *node) bool {
+	upper := n.dir.upper.Load()
+	if upper == nil {
+		return false
+	}
+	var stx unix.Statx_t
+	err := upper.Self().Statx(unix.STATX_TYPE, &stx)
+	return err == nil && stx.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0
 }
 
 func (fs *FS) removeEmptyDir(parent *node, name string, e *entry, n *node) error {

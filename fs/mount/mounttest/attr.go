@@ -4,7 +4,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// chattr sets the flags of a file until undo is called.
+func (u *union) chattr(name string, flags int) (undo func()) {
+	u.Helper()
+	fd := u.open(name, unix.O_RDONLY, 0)
+	u.ok(unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags))
+	return func() {
+		u.Helper()
+		u.ok(unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, 0))
+		u.close(fd)
+	}
+}
+
 var attr = []check{
+	{"flags", func(u *union) {
+		const immutable, appendOnly = 0x10, 0x20 // FS_IMMUTABLE_FL, FS_APPEND_FL
+		u.onUpper = "file f \"a\"\ndir d\ndir d/sub\nfile d/sub/x"
+		u.mount("dir low")
+		before := u.stat("f").Ctim
+		sleepTick()
+		undo := u.chattr("f", appendOnly)
+		equal(u, u.stat("f").Ctim != before, true)
+		u.append("f", "b")
+		u.fails(unix.EPERM, u.openErr("f", unix.O_WRONLY, 0))
+		u.fails(unix.EPERM, u.unlink("f"))
+		undo()
+		u.append("f", "c")
+		equal(u, u.read("f"), "abc")
+		for _, flag := range []int{immutable, appendOnly} {
+			undo := u.chattr("d", flag)
+			u.fails(unix.EPERM, u.rmdir("d/sub"))
+			undo()
+		}
+		u.fails(unix.ENOTEMPTY, u.rmdir("d/sub"))
+	}},
 	{"chmod", func(u *union) {
 		u.onUpper = "file up\ndir ud"
 		u.mount("file f\ndir d\nsymlink s -> f")

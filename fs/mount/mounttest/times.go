@@ -52,6 +52,26 @@ var times = []check{
 			equal(u, st.Mtim.Sec, old+2)
 		}
 	}},
+	{"a write through a mapping sets them", func(u *union) {
+		u.onUpper = "file up \"data\""
+		u.mount("file low \"data\"")
+		for _, name := range []string{"low", "up"} {
+			u.ok(u.utimes(name, old))
+			fd := u.open(name, unix.O_RDWR, 0)
+			m, err := unix.Mmap(fd, 0, 4, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			u.ok(err)
+			equal(u, u.fstat(fd).Mtim.Sec, old)
+			m[0] = 'D'
+			u.ok(unix.Msync(m, unix.MS_SYNC))
+			equal(u, u.fstat(fd).Mtim.Sec > old, true)
+			u.ok(u.utimes(name, old))
+			equal(u, u.fstat(fd).Mtim.Sec, old)
+			m[0] = 'd'
+			u.ok(unix.Munmap(m))
+			u.close(fd)
+			equal(u, u.stat(name).Mtim.Sec > old, true)
+		}
+	}},
 	{"of last access", func(u *union) { lastAccess(u, layer.Options{}, true, true) }},
 	{"of last access, noatime", func(u *union) { lastAccess(u, layer.Options{Atime: layer.AtimeNever}, false, false) }},
 	{"of last access, nodiratime", func(u *union) {
