@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -110,6 +111,9 @@ func (a *app) helperMount(source, target, options string, foreground bool) error
 	spec, unknown, err := layer.ParseOptions(options)
 	if err != nil {
 		return usagef("%w", err)
+	}
+	if slices.Contains(unknown, "remount") {
+		return a.remount(target, spec.Options)
 	}
 	backend := "fuse"
 	for _, option := range unknown {
