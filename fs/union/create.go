@@ -172,7 +172,22 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	if err != nil {
 		return nil, st, err
 	}
-	return fs.lookupLocked(c.parent, c.name)
+	if c.isDir() {
+		return fs.lookupLocked(c.parent, c.name)
+	}
+	return fs.newNode(c.parent, c.name)
+}
+
+// newNode returns the node of an object that was just made. It has no marks and no origin, so they are not asked for.
+func (fs *FS) newNode(parent *node, name string) (*node, unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := fs.statUpper(parent.dir.upper.Load().At(name), &st); err != nil {
+		return nil, st, err
+	}
+	n := &node{kind: st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: fs.stack.Upper}
+	n.upper.Store(true)
+	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
+	return fs.nodes.add(n, keyOf(&st)), st, nil
 }
 
 // createPlain makes the object where the upper directory has nothing of the name.

@@ -60,6 +60,12 @@ func (n *node) changing(f func() error) error {
 	return f()
 }
 
+// name is for messages.
+func (l *lazyFile) name() string {
+	_, name := l.node.place()
+	return name
+}
+
 // with is file.with for what is done with the copy alone.
 func (l *lazyFile) with(do func(fd int) error) error { return do(l.FD()) }
 
@@ -270,7 +276,7 @@ func (fs *FS) fill() {
 	for l := fs.filler.take(); l != nil; l = fs.filler.take() {
 		if !l.node.isDead() {
 			if err := l.finish(); err != nil {
-				fs.log.Printf("copy the data of %q up: %v; it is tried again when the file is used, and at the end", l.node.name, err)
+				fs.log.Printf("copy the data of %q up: %v; it is tried again when the union is unmounted", l.name(), err)
 			}
 		}
 		fs.filler.drop(l)
@@ -289,7 +295,7 @@ func (fs *FS) finishLazy() error {
 			continue
 		}
 		if err := l.finish(); err != nil {
-			fs.log.Printf("copy the data of %q up: %v; mount the union again when that is remedied", l.node.name, err)
+			fs.log.Printf("copy the data of %q up: %v; mount the union again when that is remedied", l.name(), err)
 			errs = append(errs, err)
 		}
 	}
