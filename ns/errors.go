@@ -62,9 +62,12 @@ func (c *cause) Unwrap() error {
 func newError(f *failure) *Error {
 	e := &Error{Step: f.Op.name(), Path: string(f.Path), Err: &cause{f.Text, f.Errno}, Fix: fix(f.Op, string(f.Path), f.Errno)}
 	if f.Op.Verb == verbExec {
-		e.code = ExitCannotExec
-		if f.Errno == syscall.ENOENT {
+		switch f.Errno {
+		case syscall.ENOENT:
 			e.code = ExitNotFound
+		case syscall.EINVAL: // setuid(2): it did not come to the program
+		default:
+			e.code = ExitCannotExec
 		}
 	}
 	return e
@@ -115,6 +118,8 @@ func fix(o op, path string, errno syscall.Errno) string {
 		return "choose a working directory that the root has"
 	case verbExec:
 		switch errno {
+		case syscall.EINVAL:
+			return "choose a user that the user namespace has: it is root alone without ids lent by /etc/subuid"
 		case syscall.ENOENT, syscall.ENOTDIR:
 			return "the root must hold the program, and the interpreter or loader that it asks for"
 		case syscall.ENOEXEC:

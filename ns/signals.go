@@ -38,7 +38,7 @@ func (c *Container) Forward() (stop func()) {
 	go func() {
 		defer close(done)
 		for s := range signals {
-			if (s == syscall.SIGINT || s == syscall.SIGQUIT) && inForeground() {
+			if (s == syscall.SIGINT || s == syscall.SIGQUIT) && InForeground() {
 				continue
 			}
 			_ = c.Signal(s) // it may just have ended

@@ -75,7 +75,7 @@ func (c *Container) supervise(cfg Config, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	foreground := inForeground()
+	foreground := InForeground()
 	program := c.expect(0)
 	err := c.clone(cfg)
 	if err == nil {

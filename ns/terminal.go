@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inForeground reports whether the process group of this process is the one that its terminal is for.
-func inForeground() bool {
+// InForeground reports whether the process group of this process is the one that its terminal is for.
+func InForeground() bool {
 	tty, err := openTerminal()
 	if err != nil {
 		return false

@@ -33,6 +33,11 @@ not run.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeWith(containerNames, mountPoints),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if a.isContainer(args[0]) { // what it wrote may be for its root only
+				if done, err := a.asRoot(); done {
+					return err
+				}
+			}
 			changes, err := a.diff(args[0])
 			if err != nil {
 				return fmt.Errorf("diff %s: %w", args[0], err)
@@ -50,6 +55,15 @@ not run.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	return cmd
+}
+
+func (a *app) isContainer(name string) bool {
+	root, err := a.state()
+	if err != nil {
+		return false
+	}
+	_, err = root.Container(name)
+	return err == nil
 }
 
 func (a *app) diff(arg string) ([]change, error) {

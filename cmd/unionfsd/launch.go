@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -130,6 +131,12 @@ func (s *supervisor) openRoot(ctx context.Context) ([]ns.Mount, func(), error) {
 	if s.mask, err = stateInside(s.root, s.Spec.Lower); err != nil {
 		return nil, nil, err
 	}
+	nested := !ns.InInitialUserNamespace()
+	if nested {
+		if err := nothingMountedIn(s.Spec.Lower); err != nil {
+			return nil, nil, err
+		}
+	}
 	files, err := s.etcFiles()
 	if err != nil {
 		return nil, nil, err
@@ -145,6 +152,9 @@ func (s *supervisor) openRoot(ctx context.Context) ([]ns.Mount, func(), error) {
 		if err := likeRoot(s.Spec.Upper, s.Spec.Lower[0]); err != nil {
 			return nil, nil, err
 		}
+	}
+	if nested {
+		s.Spec.Options.UserXattr = true // others are not for who is root in a user namespace
 	}
 	b, err := s.app.chooseBackend(ctx, s.Backend, s.Spec)
 	if err != nil {
@@ -352,6 +362,23 @@ func stateInside(root state.Root, lower []string) ([]string, error) {
 		}
 	}
 	return mask, nil
+}
+
+// nothingMountedIn is an error if something is mounted in a lower layer. What is beneath may be hidden from who is root
+// only in a user namespace: the mount cannot be cloned without what is mounted on it (has_locked_children in the kernel).
+func nothingMountedIn(lower []string) error {
+	entries, err := mountinfo.Read()
+	if err != nil {
+		return err
+	}
+	for _, dir := range lower {
+		for _, e := range entries {
+			if strings.HasPrefix(e.MountPoint, strings.TrimSuffix(dir, "/")+"/") && e.MountPoint != "/" {
+				return fmt.Errorf("lower layer %q has another file system mounted on %q: name a directory that has none, or run as root", dir, e.MountPoint)
+			}
+		}
+	}
+	return nil
 }
 
 // allowInside lets the kernel's overlayfs have an upper layer inside a lower one, which is covered in the container.

@@ -22,6 +22,10 @@ func dispatch() {
 	switch os.Args[0] {
 	case daemonName:
 		os.Exit(daemon())
+	case rootlessName:
+		continueRootless()
+	case rootlessAgainName:
+		beginRootless()
 	case supervisorName:
 		os.Exit(detachedSupervisor())
 	case bench.ClientName:

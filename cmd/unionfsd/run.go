@@ -54,6 +54,9 @@ such program, and 125 if something else failed.`,
   unionfsd diff web                                        # what it changed; then: unionfsd rm -f web`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if done, err := a.asRoot(); done {
+				return err
+			}
 			l, err := a.runLaunch(f, args)
 			if err != nil {
 				return &exitError{exitSelf, fmt.Errorf("run %s: %w", args[0], err)}

@@ -160,6 +160,9 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if done, err := a.asRoot(); done {
+				return err
+			}
 			root, err := a.state()
 			if err != nil {
 				return err

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/internal/testfs"
+)
+
+// somebody is an ordinary user for tests, with a place of their own.
+type somebody struct {
+	t           *testing.T
+	dir, binary string
+}
+
+const somebodyID = 65534 // nobody, who is in every /etc/passwd
+
+// newSomebody makes a directory that the user may write, and lets everybody use /dev/fuse, as distributions do. What is
+// mounted for that is gone with the mount namespace of the tests.
+func newSomebody(t *testing.T) *somebody {
+	testfs.NeedRoot(t)
+	dir := t.TempDir()
+	for d := dir; strings.HasPrefix(d, os.TempDir()); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := &somebody{t, filepath.Join(dir, "home"), filepath.Join(dir, "unionfsd")}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(u.binary, self, 0o755)
+	}
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(u.dir, "root/bin"), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "/bin/busybox", filepath.Join(u.dir, "root/bin/sh")).CombinedOutput(); err != nil {
+		testfs.Skip(t, "busybox: %s", out)
+	}
+	if out, err := exec.Command("chown", "-R", fmt.Sprint(somebodyID, ":", somebodyID), u.dir).CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
+	device := filepath.Join(dir, "fuse")
+	if err := unix.Mknod(device, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 229))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(device, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	u.bind(device, "/dev/fuse")
+	return u
+}
+
+func (u *somebody) bind(source, target string) {
+	u.t.Helper()
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		testfs.Skip(u.t, "bind on %s: %v", target, err)
+	}
+	u.t.Cleanup(func() {
+		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+			u.t.Error(err)
+		}
+	})
+}
+
+// run runs unionfsd as the user and returns what it writes, and its exit code.
+func (u *somebody) run(args ...string) (string, int) {
+	u.t.Helper()
+	cmd := exec.Command(u.binary, append([]string{"--root", "state"}, args...)...)
+	cmd.Args[0] = "unionfsd" // under which the test binary is it
+	cmd.Dir = u.dir
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebodyID, Gid: somebodyID}}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		u.t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// expect runs unionfsd, and wants that output and exit code.
+func (u *somebody) expect(code int, want string, args ...string) {
+	u.t.Helper()
+	if out, got := u.run(args...); got != code || !strings.Contains(out, want) {
+		u.t.Errorf("unionfsd %s: exit code %d, want %d, and %q in:\n%s", strings.Join(args, " "), got, code, want, out)
+	}
+}
+
+// TestRootless is the life of a container of an ordinary user, who has no other ids, or some that are lent.
+func TestRootless(t *testing.T) {
+	for _, backend := range []string{"fuse", "kernel"} {
+		for _, ids := range []string{"own", "lent"} {
+			t.Run(backend+"/"+ids, func(t *testing.T) { testRootless(t, backend, ids == "lent") })
+		}
+	}
+}
+
+func testRootless(t *testing.T, backend string, lent bool) {
+	u := newSomebody(t)
+	ranges := filepath.Join(filepath.Dir(u.dir), "ranges")
+	text := ""
+	if lent {
+		if _, err := exec.LookPath("newuidmap"); err != nil {
+			testfs.Skip(t, "newuidmap: %v", err)
+		}
+		text = fmt.Sprintf("%d:100000:65536\n", somebodyID)
+	}
+	if err := os.WriteFile(ranges, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
+		if _, err := os.Stat(file); err == nil || lent {
+			u.bind(ranges, file)
+		}
+	}
+	run := []string{"run", "-b", backend, "--rootfs", "root"}
+	with := func(args ...string) []string { return append(append([]string{}, run...), args...) }
+
+	u.expect(0, "0\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n", with("--rm", "sh", "-c",
+		"id -u; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status")...)
+	u.expect(3, "", with("--rm", "sh", "-c", "exit 3")...)
+	u.expect(127, "no such file", with("--rm", "/no/such")...)
+	u.expect(0, "lo", with("--rm", "--network", "none", "sh", "-c", "ls /sys/class/net")...)
+	if !lent {
+		u.expect(125, "", with("--rm", "-u", "7", "sh")...)
+	} else {
+		u.expect(0, "7", with("--rm", "-u", "7", "sh", "-c", "id -u")...)
+		u.expect(0, "", with("--rm", "sh", "-c", "touch /new && chown 5:6 /new")...)
+	}
+
+	u.expect(0, "web", with("-d", "--name", "web", "sh", "-c",
+		`mkdir -p /new/below; chmod 0 /new; trap "exit 4" TERM; echo up; while :; do sleep 0.05; done`)...)
+	for range 100 {
+		if out, _ := u.run("logs", "web"); strings.Contains(out, "up") {
+			break
+		}
+	}
+	u.expect(0, "up", "logs", "web")
+	u.expect(0, "running", "ps")
+	u.expect(6, "web", "exec", "web", "sh", "-c", "hostname; exit 6")
+	u.expect(0, "", "pause", "web")
+	u.expect(0, "", "unpause", "web")
+	u.expect(0, "", "stop", "web")
+	u.expect(0, "4", "wait", "web")
+	u.expect(0, "A /new", "diff", "web")
+	u.expect(0, "", "rm", "web")
+	u.expect(0, "web", with("-d", "--name", "web", "sh", "-c", "sleep 100")...)
+	u.expect(0, "", "rm", "-f", "web")
+	if left, err := os.ReadDir(filepath.Join(u.dir, "state/containers")); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+	u.expect(125, "run as root", "run", "--rm", "-b", backend, "--rootfs", "/", "true")
+}
