@@ -173,7 +173,7 @@ func knownFamilies(u state.Mount) (metrics.Families, error) {
 
 // layerCount is the number of layers of a union, with the upper one; 0 if it is not known.
 func layerCount(spec layer.Spec) int {
-	n := len(spec.Lower)
+	n := len(spec.Lower) + len(spec.Data)
 	if spec.Upper != "" {
 		n++
 	}

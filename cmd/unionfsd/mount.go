@@ -34,6 +34,7 @@ background until it is unmounted.
 
 Options are those of overlayfs and of mount(8): ro, nosuid, nodev, noexec, noatime, userxattr, volatile, redirect_dir=,
 metacopy=, index=, nfs_export=, xino=, fsname=NAME, subtype=NAME; lowerdir=, upperdir= and workdir= stand for -l, -u and -w;
+datadir+=DIR is a data-only layer: it shows no names, but has the data of files of lower layers that tell where;
 lower=immutable is a promise that nobody changes the lower layers while they are mounted, which spares watching them.
 With the fuse backend also those of fuse-overlayfs: uidmapping=, gidmapping=, squash_to_root, squash_to_uid=, squash_to_gid=,
 xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and

@@ -18,6 +18,7 @@ type unionInfo struct {
 	Backend    string       `json:"backend"`
 	PID        int          `json:"pid,omitempty"`
 	Lower      []state.Text `json:"lower"`
+	Data       []state.Text `json:"data,omitempty"` // data-only lower layers
 	Upper      state.Text   `json:"upper,omitempty"`
 	Work       state.Text   `json:"work,omitempty"`
 	Xattr      string       `json:"xattr,omitempty"`
@@ -79,6 +80,7 @@ func describe(m state.Mount) unionInfo {
 		Backend:    m.Backend,
 		PID:        m.PID,
 		Lower:      state.Texts(spec.Lower),
+		Data:       state.Texts(spec.Data),
 		Upper:      state.Text(spec.Upper),
 		Work:       state.Text(spec.Work),
 		Since:      m.Since,
@@ -97,7 +99,7 @@ func (a *app) printUnions(unions []unionInfo) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "MOUNTPOINT\tBACKEND\tPID\tLAYERS\tUPPER")
 	for _, u := range unions {
-		layers := len(u.Lower)
+		layers := len(u.Lower) + len(u.Data)
 		if u.Upper != "" {
 			layers++
 		}

@@ -31,12 +31,16 @@ func absolute(spec layer.Spec) (layer.Spec, error) {
 		}
 		return path // what is wrong with it, the backend says
 	}
-	lower := make([]string, len(spec.Lower))
-	for i, dir := range spec.Lower {
-		lower[i] = abs(dir)
-	}
-	spec.Lower, spec.Upper, spec.Work = lower, abs(spec.Upper), abs(spec.Work)
+	spec.Lower, spec.Data = each(spec.Lower, abs), each(spec.Data, abs)
+	spec.Upper, spec.Work = abs(spec.Upper), abs(spec.Work)
 	return spec, nil
+}
+
+func each(list []string, f func(string) string) (out []string) {
+	for _, s := range list {
+		out = append(out, f(s))
+	}
+	return out
 }
 
 // mountTarget returns the real path of a directory to mount on.

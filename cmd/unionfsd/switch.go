@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -259,7 +260,7 @@ func switchableSpec(u state.Mount) (layer.Spec, error) {
 			return spec, fmt.Errorf("it was mounted with the option %s, which unionfsd does not know; unmount it, and mount it with unionfsd", option)
 		}
 	}
-	for _, dir := range append([]string{spec.Upper, spec.Work}, spec.Lower...) {
+	for _, dir := range slices.Concat([]string{spec.Upper, spec.Work}, spec.Lower, spec.Data) {
 		if dir != "" && !filepath.IsAbs(dir) {
 			return spec, fmt.Errorf("it was mounted with the relative path %q; unmount it, and mount it with unionfsd", dir)
 		}

@@ -177,6 +177,20 @@ func openDirAt(dirfd int, name string) (int, error) {
 	return sys.Openat2(dirfd, name, &how)
 }
 
+// OpenBeneath opens, as O_PATH, what is at a path below the directory. No part of it is a symbolic link, or mounted there
+// (ovl_lookup_data_layer).
+func (d *Dir) OpenBeneath(path string) (fd int, err error) {
+	fd = -1
+	err = d.with(func(at int) (err error) {
+		fd, err = sys.Openat2(at, path, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		return err
+	})
+	return fd, err
+}
+
 // with calls f with the descriptor of the directory.
 func (d *Dir) with(f func(fd int) error) error {
 	fd, err := d.Hold()

@@ -14,7 +14,7 @@ type Layer struct {
 	Path string // as the user named it, for messages
 	Root *Dir
 	Dev  uint64 // st_dev of the root
-	Pos  int    // index among the lower layers, the topmost 0; -1 for the upper layer
+	Pos  int    // index among the lower layers, the topmost 0, data-only ones last; -1 for the upper layer
 	FSID int    // index of Dev among the file systems of the union's layers; the upper layer's is 0
 
 	// Local says that whatever changes the layer is done by this kernel, which can tell of it. Of network file systems

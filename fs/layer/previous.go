@@ -2,6 +2,7 @@ package layer
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,17 +25,22 @@ func (p *Previous) Check(spec Spec) error {
 }
 
 func (p *Previous) check(s *Stack) error {
-	if p.Stack != nil && len(p.Stack.layers()) != len(s.layers()) {
-		return fmt.Errorf("%d layers are to take the place of %d: name the same ones", len(s.layers()), len(p.Stack.layers()))
+	ours := slices.Concat(s.layers(), s.Data)
+	var before []*Layer
+	if p.Stack != nil {
+		before = slices.Concat(p.Stack.layers(), p.Stack.Data)
+		if len(before) != len(ours) {
+			return fmt.Errorf("%d layers are to take the place of %d: name the same ones", len(ours), len(before))
+		}
 	}
-	for i, l := range s.layers() {
+	for i, l := range ours {
 		if l.Dev == p.Dev {
 			return fmt.Errorf("layer %q is covered by the union itself: unmount, and mount again", l.Path)
 		}
 		if p.Stack == nil {
 			continue
 		}
-		if same, err := sameDir(l.Root.Self(), p.Stack.layers()[i].Root.Self()); err != nil {
+		if same, err := sameDir(l.Root.Self(), before[i].Root.Self()); err != nil {
 			return fmt.Errorf("layer %q: %w", l.Path, err)
 		} else if !same {
 			return fmt.Errorf("another directory is in the place of layer %q: move it back, or unmount and mount again", l.Path)

@@ -3,12 +3,14 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Spec is a union as text: which directories it stacks and with what options. It is independent of the host;
 // [Open] is what looks at the disk.
 type Spec struct {
 	Lower   []string // lower layers, the topmost first, as in overlayfs's lowerdir=
+	Data    []string // data-only lower layers: they show no names, and have the data of files of Lower that tell where
 	Upper   string   // the writable layer; empty for a read-only union
 	Work    string   // overlayfs's workdir; on the file system of Upper; empty without Upper
 	Options Options
@@ -104,9 +106,11 @@ func (m RedirectMode) Creates() bool { return m == RedirectOn }
 // forge those, so there they are not (fs/overlayfs/params.c, ovl_fs_params_verify).
 func (m RedirectMode) Follows(userXattr bool) bool { return m != RedirectNoFollow && !userXattr }
 
-// errEmptyLower is about two colons in a row, or one at an end. In the kernel "::" opens the data-only layers,
-// which a union does not have.
+// errEmptyLower is about a colon at an end, or three in a row.
 var errEmptyLower = errors.New("a lower layer has an empty name: drop the extra colon, or write \\: for a colon in a name")
+
+// errLowerAfterData is the kernel's rule, too (ovl_mount_dir_check).
+var errLowerAfterData = errors.New("a lower layer follows a data-only one: name those last (lowerdir=A:B::DATA, or datadir+=DATA)")
 
 // Validate reports what can be seen to be wrong with s without a look at the disk, in one line with the cause
 // and the fix.
@@ -114,7 +118,7 @@ func (s Spec) Validate() error {
 	if len(s.Lower) == 0 {
 		return errors.New("no lower layer: name at least one (lowerdir=DIR)")
 	}
-	for _, dir := range s.Lower {
+	for _, dir := range slices.Concat(s.Lower, s.Data) {
 		if dir == "" {
 			return errEmptyLower
 		}

@@ -9,7 +9,9 @@ import (
 // (fs/overlayfs/params.c, fuse-overlayfs(1)). The syntax:
 //
 //	lowerdir=A:B   the lower layers, A topmost; replaces those named before
+//	lowerdir=A:B::D::E  the same, and the data-only lower layers D and E
 //	lowerdir+=C    one more lower layer below the others; a colon is part of its name
+//	datadir+=D     one more data-only lower layer, likewise; after all others
 //	upperdir=U  workdir=W  fsname=NAME  subtype=NAME
 //	ro rw suid nosuid dev nodev exec noexec noatime relatime strictatime diratime nodiratime userxattr volatile
 //	redirect_dir=on|follow|nofollow|off  metacopy=on|off  index=on|off  nfs_export=on|off
@@ -83,10 +85,17 @@ func (s *Spec) set(option string) (known bool, err error) {
 	switch {
 	case name == "lowerdir+":
 		dir, err := onlyValue(name, value)
+		if len(s.Data) > 0 {
+			return true, fmt.Errorf("option %s: %w", option, errLowerAfterData)
+		}
 		s.Lower = append(s.Lower, dir)
 		return true, err
+	case name == "datadir+":
+		dir, err := onlyValue(name, value)
+		s.Data = append(s.Data, dir)
+		return true, err
 	case name == "lowerdir" && hasValue:
-		s.Lower, err = lowerList(value)
+		s.Lower, s.Data, err = lowerList(value)
 		return true, err
 	case name == "lowerdir":
 		return true, fmt.Errorf("option %q has no value: write lowerdir=DIR[:DIR]", option)
@@ -217,28 +226,40 @@ func onlyValue(name, raw string) (string, error) {
 	return value, err
 }
 
-// lowerList splits the value of lowerdir= at its bare colons. An empty value names no layer, as in the kernel.
-func lowerList(raw string) (lowers []string, err error) {
+// lowerList splits the value of lowerdir= at its bare colons. What follows two of them is a data-only layer. An empty value
+// names no layer, as in the kernel.
+func lowerList(raw string) (lowers, data []string, err error) {
 	if raw == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
+	isData := false
 	for start, i := 0, 0; i <= len(raw); i++ {
 		switch {
 		case i >= len(raw) || raw[i] == ':':
 			dir, err := unescape("lowerdir", raw[start:i])
+			if err == nil && dir == "" {
+				err = fmt.Errorf("option lowerdir=%s: %w", raw, errEmptyLower)
+			}
+			if err == nil && !isData && len(data) > 0 {
+				err = fmt.Errorf("option lowerdir=%s: %w", raw, errLowerAfterData)
+			}
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			if dir == "" {
-				return nil, fmt.Errorf("option lowerdir=%s: %w", raw, errEmptyLower)
+			if isData {
+				data = append(data, dir)
+			} else {
+				lowers = append(lowers, dir)
 			}
-			lowers = append(lowers, dir)
+			if isData = strings.HasPrefix(raw[i:], "::"); isData {
+				i++
+			}
 			start = i + 1
 		case raw[i] == '\\' && i+1 < len(raw):
 			i++
 		}
 	}
-	return lowers, nil
+	return lowers, data, nil
 }
 
 // unescape drops each backslash and keeps the character after it (ovl_unescape in fs/overlayfs/params.c).
@@ -276,6 +297,9 @@ func (s Spec) String() string {
 			lowers[i] = escapeLower.Replace(dir)
 		}
 		options = append(options, "lowerdir="+strings.Join(lowers, ":"))
+	}
+	for _, dir := range s.Data {
+		options = append(options, "datadir+="+escapeValue.Replace(dir))
 	}
 	if mode := s.Options.RedirectDir; mode != RedirectDefault {
 		options = append(options, "redirect_dir="+string(mode))

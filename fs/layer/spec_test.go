@@ -25,6 +25,9 @@ func TestParseOptions(t *testing.T) {
 		{text: "lowerdir=/a:/b,lowerdir+=/c", want: Spec{Lower: []string{"/a", "/b", "/c"}}},
 		{text: "lowerdir+=/a,lowerdir=/b", want: Spec{Lower: []string{"/b"}}},
 		{text: "lowerdir=/a,lowerdir=", want: Spec{}},
+		{text: `lowerdir=/a:/b::/d\:e::/f`, want: Spec{Lower: []string{"/a", "/b"}, Data: []string{"/d:e", "/f"}}},
+		{text: "lowerdir+=/a,datadir+=/d:e,datadir+=/f", want: Spec{Lower: []string{"/a"}, Data: []string{"/d:e", "/f"}}},
+		{text: "lowerdir=/a::/d,lowerdir=/b", want: Spec{Lower: []string{"/b"}}},
 		{
 			text: "lowerdir=/l,upperdir=/u,workdir=/w",
 			want: Spec{Lower: []string{"/l"}, Upper: "/u", Work: "/w"},
@@ -110,7 +113,12 @@ func fuseSpec(o FUSEOptions) Spec { return Spec{Options: Options{FUSE: o}} }
 
 func TestParseOptionsErrors(t *testing.T) {
 	tests := []struct{ text, want string }{
-		{"lowerdir=/a::/b", "drop the extra colon"},
+		{"lowerdir=/a:::/b", "drop the extra colon"},
+		{"lowerdir=::/a", "drop the extra colon"},
+		{"lowerdir=/a::", "drop the extra colon"},
+		{"lowerdir=/a::/b:/c", "a lower layer follows a data-only one"},
+		{"datadir+=/d,lowerdir+=/a", "a lower layer follows a data-only one"},
+		{"datadir+=", "write datadir+=VALUE"},
 		{"lowerdir=:/a", "drop the extra colon"},
 		{"lowerdir=/a:", "drop the extra colon"},
 		{"lowerdir", "write lowerdir=DIR"},
@@ -158,11 +166,12 @@ func TestParseOptionsErrors(t *testing.T) {
 func TestSpecString(t *testing.T) {
 	spec := Spec{
 		Lower:   []string{`/a:b,c\d"e`, `"/f"`, "relative"},
+		Data:    []string{`/g:h,i`, "j"},
 		Upper:   `/u:v,w`,
 		Work:    `/x\`,
 		Options: Options{ReadOnly: true, Volatile: true, FsName: "n,1"},
 	}
-	want := `ro,volatile,lowerdir=/a\:b\,c\\d\"e:\"/f\":relative,upperdir=/u:v\,w,workdir=/x\\,fsname=n\,1`
+	want := `ro,volatile,lowerdir=/a\:b\,c\\d\"e:\"/f\":relative,datadir+=/g:h\,i,datadir+=j,upperdir=/u:v\,w,workdir=/x\\,fsname=n\,1`
 	if got := spec.String(); got != want {
 		t.Errorf("String() = %s\nwant       %s", got, want)
 	}
@@ -182,6 +191,8 @@ func TestSpecValidate(t *testing.T) {
 		{Spec{}, "no lower layer"},
 		{Spec{Upper: "/u", Work: "/w"}, "no lower layer"},
 		{Spec{Lower: []string{"/a", ""}}, "drop the extra colon"},
+		{Spec{Lower: []string{"/a"}, Data: []string{""}}, "drop the extra colon"},
+		{Spec{Data: []string{"/d"}}, "no lower layer"},
 		{Spec{Lower: []string{"/a"}, Upper: "/u"}, "add workdir="},
 		{Spec{Lower: []string{"/a"}, Work: "/w"}, "add upperdir="},
 	}
@@ -205,7 +216,7 @@ func FuzzParseOptions(f *testing.F) {
 		`lowerdir+=/a:b,lowerdir+=/c`,
 		`lowerdir="/a,b:/c",upperdir="/u\"v"`,
 		`lowerdir=/a"b,context="system_u:object_r:s0:c1,c2",x-systemd.automount`,
-		`lowerdir=/a::/b`, `lowerdir=/a\`, `upperdir="`, `,=,"",\`, `="`, `\="`, `lowerdir=\:`,
+		`lowerdir=/a::/b`, `lowerdir=/a:/b::/c::/d,datadir+=e:f`, `lowerdir=/a\`, `upperdir="`, `,=,"",\`, `="`, `\="`, `lowerdir=\:`,
 		"metacopy=on,uidmapping=:0:1000:1:1:100000:65536,fsname=a=b,subtype=s",
 		"squash_to_root,squash_to_gid=5,xattr_permissions=2,noacl,static_nlink,fsync=0,timeout=0.3,aufs_marks=on,xino=on,lower=immutable",
 	} {

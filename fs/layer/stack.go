@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ type Stack struct {
 	Spec   Spec
 	Upper  *Layer   // nil in a read-only union
 	Lowers []*Layer // the topmost first
+	Data   []*Layer // data-only; the first is looked at first
 	Work   *Work    // nil without Upper, and after OpenReadOnly
 	Xattr  XattrNames
 }
@@ -64,6 +66,15 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 		l.Pos = i
 		s.Lowers = append(s.Lowers, l)
 	}
+	for i, path := range spec.Data {
+		l, err := openLower(path, b)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		l.Pos = len(spec.Lower) + i
+		s.Data = append(s.Data, l)
+	}
 	if spec.Upper != "" {
 		var err error
 		if s.Upper, err = openUpper("upper layer", spec.Upper, b); err != nil {
@@ -87,13 +98,14 @@ func (s *Stack) Close() error {
 	if s.Upper != nil {
 		errs = append(errs, s.Upper.Root.Close())
 	}
-	for _, l := range s.Lowers {
+	for _, l := range slices.Concat(s.Lowers, s.Data) {
 		errs = append(errs, l.Root.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// FileSystems is the number of different file systems that the layers are on.
+// FileSystems is the number of different file systems that the layers are on. Data-only layers do not count: no inode
+// number is shown of them.
 func (s *Stack) FileSystems() int {
 	n := 0
 	for _, l := range s.layers() {
@@ -102,6 +114,7 @@ func (s *Stack) FileSystems() int {
 	return n
 }
 
+// layers are those whose names are shown, from the top.
 func (s *Stack) layers() []*Layer {
 	if s.Upper == nil {
 		return s.Lowers

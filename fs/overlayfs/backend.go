@@ -97,7 +97,7 @@ func (b Backend) check(stack *layer.Stack) (*union, error) {
 	if name := stack.Spec.Options.FUSE.First(); name != "" {
 		return nil, cannot("overlayfs has nothing like option %q: drop it, or use --backend fuse", name)
 	}
-	if n := len(stack.Spec.Lower); n > maxLayers {
+	if n := len(stack.Spec.Lower) + len(stack.Spec.Data); n > maxLayers {
 		return nil, cannot("%d lower layers are more than the %d that overlayfs takes: merge some, or use --backend fuse, which has no limit", n, maxLayers)
 	}
 	if opt := stack.Spec.Options; opt.NFSExport && stack.Upper == nil && opt.RedirectDir != layer.RedirectNoFollow {

@@ -3,6 +3,7 @@ package overlayfs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func (f failure) says(text string) bool { return strings.Contains(strings.Join(f
 // only in the kernel's log, or nowhere: then the layers are examined for what is known to be refused.
 func (u *union) explain(f failure) error {
 	for _, cause := range []func(failure) error{
-		u.unknownOption, u.badUpper, u.badLayer, u.overlap, u.tooDeep, u.privilege,
+		u.unknownOption, u.needsMetacopy, u.badUpper, u.badLayer, u.overlap, u.tooDeep, u.privilege,
 	} {
 		if err := cause(f); err != nil {
 			return err
@@ -47,7 +48,7 @@ func (u *union) explain(f failure) error {
 }
 
 // since says which kernel brought an option that is not in all kernels that this package supports.
-var since = map[string]string{"userxattr": "5.11", "volatile": "5.10"}
+var since = map[string]string{"userxattr": "5.11", "volatile": "5.10", "datadir+": "6.8"}
 
 func (u *union) unknownOption(f failure) error {
 	version, recent := since[f.option.name]
@@ -55,6 +56,14 @@ func (u *union) unknownOption(f failure) error {
 		return nil
 	}
 	return cannot("this kernel's overlayfs does not know the option %s, which came with Linux %s: do without it, or use --backend fuse", f.option.name, version)
+}
+
+// needsMetacopy is a rule for data-only layers before Linux 6.16 (ovl_fs_params_verify).
+func (u *union) needsMetacopy(f failure) error {
+	if f.errno != unix.EINVAL || f.option.name != "" || len(u.data) == 0 || u.stack.Spec.Options.Metacopy {
+		return nil
+	}
+	return cannot("this kernel's overlayfs may take data-only layers only with metacopy=on: add it, or use --backend fuse (%w)", f.errno)
 }
 
 // badUpper is about what can be below an upper layer (ovl_mount_dir_check, ovl_make_workdir).
@@ -107,8 +116,9 @@ func (u *union) overlap(f failure) error {
 	if err != nil {
 		return err
 	}
-	for i, d := range u.lowers {
-		others := append(append([]*directory(nil), u.lowers[:i]...), u.lowers[i+1:]...)
+	lowers := slices.Concat(u.lowers, u.data)
+	for i, d := range lowers {
+		others := slices.Concat(lowers[:i], lowers[i+1:])
 		if u.upper != nil {
 			others = append(others, u.upper, u.work)
 		}

@@ -94,6 +94,9 @@ func (u *union) options() []option {
 	for _, d := range u.lowers {
 		list = append(list, option{name: "lowerdir+", dir: d})
 	}
+	for _, d := range u.data {
+		list = append(list, option{name: "datadir+", dir: d})
+	}
 	if u.upper == nil {
 		return list
 	}
@@ -172,10 +175,10 @@ const maxString = 255
 
 // asString returns what fsconfig(2) takes for a directory: the kernel's own path of it, which mountinfo will show, if
 // it leads back here and is short enough, else one by its descriptor. Overlayfs drops backslashes in upperdir and
-// workdir, not in lowerdir+.
+// workdir, not in lowerdir+ and datadir+.
 func (o option) asString() string {
 	path, value := o.dir.realPath(), o.dir.realPath()
-	if o.name != "lowerdir+" {
+	if o.name != "lowerdir+" && o.name != "datadir+" {
 		value = strings.ReplaceAll(value, `\`, `\\`)
 	}
 	var st unix.Stat_t
@@ -187,7 +190,7 @@ func (o option) asString() string {
 
 // mount makes the union and returns it as a detached mount.
 func (u *union) mount() (int, error) {
-	lone := u.upper == nil && len(u.lowers) == 1
+	lone := u.upper == nil && len(u.lowers)+len(u.data) == 1
 	switch {
 	case u.form == byText:
 		return u.mountByText()

@@ -423,3 +423,20 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("Supports: %v", err)
 	}
 }
+
+func TestDataOnly(t *testing.T) {
+	eachForm(t, func(t *testing.T, b Backend) {
+		spec := newSpec(t, "file f size=4 metacopy redirect=/sub/data", "")
+		spec.Lower, spec.Data = spec.Lower[:1], testfs.Layers(t, 2)
+		testfs.Write(t, spec.Data[1], "dir sub\nfile sub/data \"data\"")
+		dir, v := attach(t, b, spec)
+		sameTree(t, "the union", dir, `file f "data"`, testfs.Options{})
+		unmount(t, dir)
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		spec.Data[0] = spec.Lower[0]
+		mustFail(t, b, spec, true, "are the same directory")
+	})
+}

@@ -64,20 +64,23 @@ func (u *union) checkText() error {
 // text is the union as the last argument of mount(2). Below tmpfs there is an empty directory, for a union of one layer.
 func (u *union) text(tmpfs int) string {
 	var words, lowers []string
+	data := ""
 	for _, o := range u.options() {
 		switch {
 		case o.name == "lowerdir+":
 			lowers = append(lowers, escapeLower.Replace(o.dir.path))
+		case o.name == "datadir+":
+			data += "::" + escapeLower.Replace(o.dir.path)
 		case o.dir != nil: // absolute, so that others can tell from mountinfo which directories are in use
 			words = append(words, o.name+"="+escapeDir.Replace(o.dir.realPath()))
 		default:
 			words = append(words, o.String())
 		}
 	}
-	if u.upper == nil && len(lowers) == 1 {
+	if u.upper == nil && len(lowers) == 1 && data == "" {
 		lowers = append(lowers, sys.ProcPath(tmpfs, "empty"))
 	}
-	return strings.Join(append(words, "lowerdir="+strings.Join(lowers, ":")), ",")
+	return strings.Join(append(words, "lowerdir="+strings.Join(lowers, ":")+data), ",")
 }
 
 var (

@@ -3,6 +3,7 @@ package overlayfs
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ type union struct {
 	stack  *layer.Stack
 	form   form
 	lowers []*directory // topmost first
+	data   []*directory // data-only
 	upper  *directory   // nil in a read-only union
 	work   *directory
 }
@@ -42,6 +44,14 @@ func openUnion(stack *layer.Stack) (*union, error) {
 			return nil, err
 		}
 		u.lowers = append(u.lowers, d)
+	}
+	for i, path := range spec.Data {
+		d, err := openDirectory("data-only lower layer", path, stack.Data[i].Root)
+		if err != nil {
+			u.close()
+			return nil, err
+		}
+		u.data = append(u.data, d)
 	}
 	if stack.Upper == nil {
 		return u, nil
@@ -86,7 +96,7 @@ func (u *union) close() {
 
 // all returns every directory of the union.
 func (u *union) all() []*directory {
-	list := append([]*directory(nil), u.lowers...)
+	list := slices.Concat(u.lowers, u.data)
 	for _, d := range []*directory{u.upper, u.work} {
 		if d != nil {
 			list = append(list, d)
@@ -112,7 +122,7 @@ func (u *union) checkInside() error {
 		return err
 	}
 	for _, d := range []*directory{u.upper, u.work} {
-		if outer := d.inside(u.lowers, mounts); outer != nil {
+		if outer := d.inside(slices.Concat(u.lowers, u.data), mounts); outer != nil {
 			return cannot("%s is inside %s, which overlayfs cannot show: choose one outside, or on another file system, or use --backend fuse", d, outer)
 		}
 	}

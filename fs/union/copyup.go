@@ -70,6 +70,9 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	}
 	ended := fs.observeCopyUp()
 	defer func() { ended(err) }()
+	if err := fs.findDeferred(n); err != nil {
+		return err
+	}
 	src := cow.Source{Layer: n.from, Override: fs.overrideOf(n.from)}
 	err = n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
 		src.Ref = r

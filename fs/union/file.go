@@ -44,6 +44,9 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		fs.replyOpen(&file{node: n, fd: -1, passed: true}, out)
 		return fuse.OK
 	}
+	if err := fs.findDeferred(n); err != nil {
+		return fs.nodeStatus("open", n, err)
+	}
 	fd, upper, err := openNode(n, flags)
 	if err == unix.EPERM && in.Flags&unix.O_APPEND != 0 { // chattr +a: it can be opened in no other way
 		fd, upper, err = openNode(n, flags|unix.O_APPEND)

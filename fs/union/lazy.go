@@ -214,7 +214,6 @@ func (l *lazyFile) end(all func() error) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	unix.Close(n.data)
 	n.setData(-1)
 	return nil
 }

@@ -1,6 +1,7 @@
 package union
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -314,6 +315,7 @@ type merger struct {
 	rooted bool
 
 	redirected string // the first redirect that was followed
+	deferred   string // where in a data-only layer the data of a file are
 	sealed     bool   // an AUFS mark beside the directory that was found last hides what is below it
 }
 
@@ -358,31 +360,52 @@ func (m *merger) layers() int {
 // under the old name, in the same directory or, if it begins with a slash, anywhere (ovl_check_redirect). It reports
 // whether there are layers left to look at.
 func (m *merger) redirect(obj layer.Ref, on *layer.Layer) (bool, error) {
-	value, err := obj.Getxattr(m.fs.stack.Xattr.Redirect)
-	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
-		return m.next < m.layers(), nil
-	}
+	target, err := m.readRedirect(obj)
 	if err != nil {
 		return false, err
 	}
-	if !m.fs.followRedirects {
+	if target != "" && !m.fs.followRedirects {
 		m.fs.log.Printf("directory %q was renamed with redirect_dir=on, and this union follows no redirects: mount it with redirect_dir=follow", m.name)
 		return false, unix.EPERM
 	}
+	return m.follow(target, on)
+}
+
+// readRedirect returns overlay.redirect of an object, empty if it has none.
+func (m *merger) readRedirect(obj layer.Ref) (string, error) {
+	value, err := obj.Getxattr(m.fs.stack.Xattr.Redirect)
+	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
 	target := unix.ByteSliceToString(value) // up to a NUL, as the kernel takes it
+	path, absolute := strings.CutPrefix(target, "/")
+	if path == "" || absolute && slices.Contains(strings.Split(path, "/"), "") || !absolute && strings.Contains(path, "/") {
+		return "", unix.EIO
+	}
+	return target, nil
+}
+
+// follow goes where a redirect of an object of the layer on leads, and reports whether there are layers left to look at.
+func (m *merger) follow(target string, on *layer.Layer) (bool, error) {
+	if target == "" {
+		return m.next < m.layers(), nil
+	}
 	if m.redirected == "" {
 		m.redirected = target
 	}
 	if path, absolute := strings.CutPrefix(target, "/"); absolute {
 		for _, part := range strings.Split(path, "/") {
-			if part == "" || part == "." || part == ".." {
+			if part == "." || part == ".." {
 				return false, unix.EIO
 			}
 		}
 		m.next, m.rooted, m.name = on.Pos+1, true, path
 		return m.next < m.layers(), nil
 	}
-	if target == "" || strings.Contains(target, "/") || target == "." || target == ".." {
+	if target == "." || target == ".." {
 		return false, unix.EIO
 	}
 	if m.rooted {

@@ -24,9 +24,6 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 		ref, on, next = n.index.entry, fs.stack.Upper, e.below-1
 	}
 	// The mark alone tells. How many blocks a file has does not: attributes take some, and file systems allocate ahead.
-	if n.kind != unix.S_IFREG || on.Pos == len(fs.stack.Lowers)-1 {
-		return nil
-	}
 	is, lazy, err := fs.isMetacopy(ref)
 	if !is || err != nil {
 		return err
@@ -34,17 +31,17 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	if lazy {
 		return fs.resumeLazy(parent, n, e)
 	}
-	if !fs.stack.Spec.Options.Metacopy {
-		fs.log.Printf("%q was copied up with metacopy=on, and has its data in a lower layer: mount with metacopy=on", n.name)
-		return unix.EPERM
-	}
 	m := merger{fs: fs, parent: parent.dir, next: next, name: n.name}
 	data, err := m.findData(ref, on)
+	if err == unix.EPERM {
+		fs.log.Printf("%q was copied up with metacopy=on, and has its data in a lower layer: mount with metacopy=on", n.name)
+	}
 	if err != nil {
 		return err
 	}
-	n.redirect = m.redirected
+	n.redirect, n.deferred = m.redirected, m.deferred
 	n.setData(data)
+	n.meta.Store(true)
 	return nil
 }
 
@@ -61,14 +58,24 @@ func (fs *FS) isMetacopy(ref layer.Ref) (is, lazy bool, err error) {
 	}
 }
 
-// findData opens, as O_PATH, the file below obj, an object of the layer on, that has data of its own.
+// findData opens, as O_PATH, the file below obj, an object of the layer on, that has data of its own. If they are in a
+// data-only layer it returns -1, and m.deferred says where. EPERM without metacopy=on, EIO if no layer has the data.
 func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
+	refused := false // to go on would mean to follow what is not to be followed (ovl_check_nextredirect)
 	for {
-		if _, err := m.redirect(obj, on); err != nil {
+		redirect, err := m.readRedirect(obj)
+		if err != nil {
 			return -1, err
 		}
-		below, layer, err := m.nextFile()
-		if err != nil {
+		refused = refused || !m.fs.stack.Spec.Options.Metacopy || redirect != "" && !m.fs.followRedirects
+		below, layer, err := m.nextData(redirect, on, refused)
+		switch {
+		case err == unix.EIO && m.mayDefer(redirect, on):
+			m.deferred = redirect[1:]
+			return -1, nil
+		case err == unix.EIO && refused:
+			return -1, unix.EPERM
+		case err != nil:
 			return -1, err
 		}
 		if on == m.fs.stack.Upper && m.fs.index != nil {
@@ -89,6 +96,20 @@ func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
 			return obj.OpenPath()
 		}
 	}
+}
+
+// nextData returns the next file that may have the data of a metacopy of the layer on. EIO if there is none.
+func (m *merger) nextData(redirect string, on *layer.Layer, refused bool) (layer.Ref, *layer.Layer, error) {
+	more, err := m.follow(redirect, on)
+	switch {
+	case err != nil:
+		return layer.Ref{}, nil, err
+	case !more:
+		return layer.Ref{}, nil, unix.EIO
+	case refused:
+		return layer.Ref{}, nil, unix.EPERM
+	}
+	return m.nextFile()
 }
 
 // nextFile returns the next regular file of the name that is looked for, and its layer. EIO if there is none.
@@ -142,8 +163,15 @@ func (m *merger) nextParent() (*layer.Dir, string, error) {
 //
 // Precondition: n.mu is held, or nobody else knows n yet.
 func (n *node) setData(fd int) {
+	n.closeData()
 	n.data = fd
 	n.meta.Store(fd >= 0)
+}
+
+func (n *node) closeData() {
+	if n.meta.Load() && n.data >= 0 {
+		unix.Close(n.data)
+	}
 }
 
 // copyUpData gives a metacopy its data. The mark goes last: until then the file is what it was, also after a crash. Like
@@ -160,6 +188,9 @@ func (fs *FS) copyUpData(n *node, why copyUpFor) error {
 		}
 		return l.finish()
 	}
+	if err := fs.findDeferred(n); err != nil {
+		return err
+	}
 	var dst int
 	err := n.use(func(r layer.Ref) (err error) {
 		dst, err = r.Open(unix.O_RDWR)
@@ -174,7 +205,6 @@ func (fs *FS) copyUpData(n *node, why copyUpFor) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	unix.Close(n.data)
 	n.setData(-1)
 	return nil
 }

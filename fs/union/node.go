@@ -51,6 +51,8 @@ type node struct {
 	lazy atomic.Pointer[lazyFile] // of such a file that is being filled, or was; see lazy.go
 	data int                      // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
 
+	deferred string // where the data are in a data-only layer, of which data is -1 until they are needed
+
 	// redirect is where the lower directories were looked for, or the data of a file, if not under the name in
 	// this directory: another name, or a path from the root of the union if it begins with a slash. Guarded by
 	// FS.renameMu.
@@ -127,6 +129,10 @@ func (n *node) addBlocks(st *unix.Stat_t) error {
 	if !n.meta.Load() {
 		return nil
 	}
+	if n.data < 0 { // as a guess, like the kernel's
+		st.Blocks = (st.Size + int64(st.Blksize) - 1) / int64(st.Blksize) * int64(st.Blksize) / 512
+		return nil
+	}
 	var data unix.Stat_t
 	if err := layer.RefFD(n.data).Stat(&data); err != nil {
 		return err
@@ -158,9 +164,7 @@ func (n *node) close() {
 	if n.pin >= 0 {
 		unix.Close(n.pin)
 	}
-	if n.meta.Load() {
-		unix.Close(n.data)
-	}
+	n.closeData()
 	if l := n.lazy.Load(); l != nil {
 		l.Close()
 	}

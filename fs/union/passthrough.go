@@ -1,6 +1,7 @@
 package union
 
 import (
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -65,7 +66,7 @@ func (fs *FS) stackDepth() int {
 		layers = append(layers, fs.stack.Upper)
 	}
 	if fs.initialPassing() == passAll {
-		layers = append(layers, fs.stack.Lowers...)
+		layers = slices.Concat(layers, fs.stack.Lowers, fs.stack.Data)
 	}
 	for _, l := range layers {
 		var st unix.Statfs_t

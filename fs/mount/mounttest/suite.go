@@ -28,6 +28,7 @@ var suite = []struct {
 	{"handles", handles},
 	{"hardlinks", hardlinks},
 	{"index", index},
+	{"dataonly", dataonly},
 	{"attr", attr},
 	{"times", times},
 	{"xattr", xattrs},
