@@ -22,6 +22,8 @@ type dirent struct {
 	name string
 	ino  uint64
 	typ  uint8 // unix.DT_*
+
+	off uint64 // see cookies
 }
 
 // lister merges the layers of a directory: entries of a layer show unless a layer above has the name, be it as a

@@ -55,3 +55,16 @@ func (d *device) forgetName(parent uint64, name string) {
 
 // forgetNames makes the kernel look up all names again. EINVAL before Linux 6.16, which cannot be told so.
 func (d *device) forgetNames() error { return d.notify(notifyIncEpoch, nil) }
+
+// soon calls f from where no lock is held, for a request that is at work. The device is not closed before it returns. In
+// tests without a device there is nobody to tell.
+func (d *device) soon(f func()) {
+	if d == nil {
+		return
+	}
+	d.threads.Add(1)
+	go func() {
+		defer d.threads.Done()
+		f()
+	}()
+}

@@ -223,7 +223,7 @@ func (fs *FS) split(n *node) {
 	fs.lostName(n, true)
 	n.unseen.Add(1) // for good: what is changed through its successor
 	fs.kernel.forgetAttributes(n.id)
-	go fs.kernel.forgetName(parent.id, name) // when no lock is held any more
+	fs.kernel.soon(func() { fs.kernel.forgetName(parent.id, name) })
 }
 
 // passedBelow reports whether files are open that are passed through to a lower file.

@@ -5,6 +5,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
 // How long the kernel may remember what it was told, without asking again. What is of the upper layer changes only
@@ -58,6 +60,12 @@ func (fs *FS) negativeTTL(parent *node) time.Duration {
 	default:
 		return knownTTL
 	}
+}
+
+// remembersNames reports whether the kernel may keep what it has read of an open directory, and for those who open it next.
+// With strictatime it is to be seen that they read it.
+func (fs *FS) remembersNames(n *node) bool {
+	return !fs.shared.Load() && fs.hears(n.dir) && fs.stack.Spec.Options.Atime != layer.AtimeAlways
 }
 
 // attrTTL is for the attributes of n, whose topmost object has the given number of names.

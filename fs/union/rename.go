@@ -317,6 +317,9 @@ func (r *rename) moved(n *node, from, to *end) {
 		n.dir.upper.Load().Moved(to.parent.dir.upper.Load(), to.name)
 	}
 	if n.parent != to.parent {
+		if n.isDir() {
+			r.fs.kernel.soon(func() { r.fs.kernel.forgetNode(n.id) }) // its listing has the number of ".."
+		}
 		r.fs.nodes.moved(n, n.parent, to.parent)
 		n.parent = to.parent
 	}

@@ -2,6 +2,7 @@ package mounttest
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -87,6 +88,22 @@ var readdir = []check{
 			equal(u, seen["file-new"], true)
 			u.close(fd)
 		}
+	}},
+	{"the number of dotdot after a move", func(u *union) {
+		u.mount("dir a\ndir b")
+		u.ok(u.mkdir("a/d"))
+		u.list("a/d")
+		u.ok(u.rename("a/d", "b/d"))
+		u.soon(func() bool { return u.listedNumber("b/d", "..") == u.stat("b").Ino })
+	}},
+	{"a number that changes with a copy-up", func(u *union) {
+		u.layers("dir d\nfile d/f")
+		u.ok(os.Link(u.low(0, "d/f"), u.low(0, "d/g")))
+		u.editsLower = true
+		u.remount()
+		u.list("d")
+		u.append("d/f", "more")
+		u.soon(func() bool { return u.listedNumber("d", "f") == u.stat("d/f").Ino })
 	}},
 	{"seek goes back to where an entry was", func(u *union) {
 		u.mount("dir d\nfile d/a\nfile d/b\nfile d/c\nfile d/d", "dir d\nfile d/e\nfile d/f")
@@ -199,4 +216,20 @@ var readdir = []check{
 			u.ok(unix.Fdatasync(fd))
 		}
 	}},
+}
+
+// listedNumber is the inode number that a directory lists for a name.
+func (u *union) listedNumber(dir, name string) uint64 {
+	u.Helper()
+	fd := u.open(dir, unix.O_RDONLY, 0)
+	defer u.close(fd)
+	list, err := testfs.ReadDir(fd)
+	u.ok(err)
+	for _, d := range list {
+		if d.Name == name {
+			return d.Ino
+		}
+	}
+	u.Fatalf("%s does not list %s", dir, name)
+	return 0
 }
