@@ -31,8 +31,11 @@ func Getxattr(dirfd int, name, attr string) ([]byte, error) {
 // GetxattrInto is Getxattr into buf; it returns the size of the value. ERANGE says that buf is too small; an empty
 // buf asks for the size alone.
 func GetxattrInto(dirfd int, name, attr string, buf []byte) (int, error) {
-	path := ProcPath(dirfd, name)
 	return try1("getxattr", func() (int, error) {
+		if name != "" && haveGetxattrat() {
+			return getxattrat(dirfd, name, attr, buf)
+		}
+		path := ProcPath(dirfd, name)
 		if name == "" { // the magic link itself has no attributes: follow it, it goes no further
 			return unix.Getxattr(path, attr, buf)
 		}
