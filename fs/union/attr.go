@@ -282,8 +282,7 @@ func (fs *FS) dropPrivileges(r layer.Ref, caller *fuse.InHeader) error {
 }
 
 // withoutPrivileges is the mode less what a write clears. S_ISGID without group execution is no privilege (it used to
-// mean mandatory locking): only those outside the group lose it, and not the superuser, who is taken to have
-// CAP_FSETID.
+// mean mandatory locking): only those outside the group lose it, without CAP_FSETID (in_group_or_capable).
 func (fs *FS) withoutPrivileges(st *unix.Stat_t, caller *fuse.InHeader) uint32 {
 	mode := st.Mode
 	if mode&unix.S_IFMT != unix.S_IFREG {
@@ -294,7 +293,7 @@ func (fs *FS) withoutPrivileges(st *unix.Stat_t, caller *fuse.InHeader) uint32 {
 		return mode
 	}
 	_, gid := fs.owners.shown(st.Uid, st.Gid)
-	if mode&unix.S_IXGRP != 0 || caller.Uid != 0 && !inGroup(caller, gid) {
+	if mode&unix.S_IXGRP != 0 || !inGroup(caller, gid) && !capable(caller, unix.CAP_FSETID) {
 		mode &^= unix.S_ISGID
 	}
 	return mode

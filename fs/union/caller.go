@@ -54,6 +54,30 @@ func dying(pid uint32) bool {
 	return false
 }
 
+// capable reports whether the thread that waits for the request has a capability, in the user namespace of the daemon. A
+// request does not tell. Who cannot be looked at is taken by its user id.
+func capable(caller *fuse.InHeader, capability uint) bool {
+	proc := fmt.Sprintf("/proc/%d/", caller.Pid)
+	theirs, err := os.Readlink(proc + "ns/user")
+	if err != nil {
+		return caller.Uid == 0
+	}
+	if ours, err := os.Readlink("/proc/self/ns/user"); err == nil && ours != theirs {
+		return false
+	}
+	status, err := os.ReadFile(proc + "status")
+	if err != nil {
+		return caller.Uid == 0
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+		if mask, found := bytes.CutPrefix(lines.Bytes(), []byte("CapEff:")); found {
+			set, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
+			return err == nil && set&(1<<capability) != 0
+		}
+	}
+	return false
+}
+
 // inGroup reports whether the thread that waits for the request is in a group (vfsgid_in_group_p). The request tells its
 // group; the others are in its status. Who cannot be looked at is in no other group.
 func inGroup(caller *fuse.InHeader, gid uint32) bool {

@@ -243,12 +243,17 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 }
 
 // dropAsUser clears set-user-id and set-group-id of a file that the caller changes with a request that does not say
-// whether it should be done. CAP_FSETID of the caller is not known here; the superuser is taken to have it.
+// whether it should be done (file_remove_privs).
 func (fs *FS) dropAsUser(caller *fuse.InHeader, fd int) error {
-	if caller.Uid == 0 {
+	r := layer.RefFD(fd)
+	var st unix.Stat_t
+	if err := fs.statUpper(r, &st); err != nil {
+		return err
+	}
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || capable(caller, unix.CAP_FSETID) {
 		return nil
 	}
-	return fs.dropPrivileges(layer.RefFD(fd), caller)
+	return fs.dropPrivileges(r, caller)
 }
 
 // Lseek implements fuse.RawFileSystem. The kernel asks only for SEEK_DATA and SEEK_HOLE.

@@ -70,10 +70,10 @@ func (fs *FS) ListXAttr(_ <-chan struct{}, header *fuse.InHeader, dest []byte) (
 	return uint32(copy(dest, list)), fuse.OK
 }
 
-// mayList reports whether the caller is shown an attribute in a list: trusted.* are for the superuser
+// mayList reports whether the caller is shown an attribute in a list: trusted.* are for who administers the system
 // (ovl_can_list). The kernel checks the other accesses itself.
 func mayList(header *fuse.InHeader, name string) bool {
-	return header.Uid == 0 || !strings.HasPrefix(name, "trusted.")
+	return !strings.HasPrefix(name, "trusted.") || capable(header, unix.CAP_SYS_ADMIN)
 }
 
 // SetXAttr implements fuse.RawFileSystem.

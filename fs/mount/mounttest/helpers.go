@@ -81,5 +81,18 @@ func become(who user, dir string) error {
 	return nil
 }
 
+// dropCapabilities takes capabilities from this thread.
+func dropCapabilities(list ...uint) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return err
+	}
+	for _, c := range list {
+		data[c/32].Effective &^= 1 << (c % 32)
+	}
+	return unix.Capset(&hdr, &data[0])
+}
+
 // sleepTick sleeps until the clock that stamps files has moved on: a jiffy, at most 10 ms.
 func sleepTick() { time.Sleep(11 * time.Millisecond) }

@@ -8,6 +8,25 @@ import (
 )
 
 var perms = []check{
+	{"root without capabilities", func(u *union) {
+		u.onUpper = "file f \"text\" mode=0666 trusted.x=\"1\" user.y=\"1\"\nfile g mode=0666"
+		u.mount("file low mode=0666 trusted.x=\"1\"")
+		for _, name := range []string{"f", "g"} {
+			u.ok(u.chmod(name, 0o6777))
+		}
+		equal(u, u.listxattr("f"), "trusted.x user.y")
+		fd := u.open("g", unix.O_WRONLY, 0)
+		u.ok(unix.Fallocate(fd, 0, 0, 10))
+		equal(u, u.stat("g").Mode, unix.S_IFREG|0o6777)
+		u.as(user{}, func() {
+			u.ok(dropCapabilities(unix.CAP_SYS_ADMIN, unix.CAP_FSETID))
+			equal(u, u.listxattr("f"), "user.y")
+			equal(u, u.listxattr("low"), "")
+			fd := u.open("f", unix.O_WRONLY, 0)
+			u.ok(unix.Fallocate(fd, 0, 0, 10))
+			equal(u, u.stat("f").Mode, unix.S_IFREG|0o777)
+		})
+	}},
 	{"mode and owner decide", func(u *union) {
 		u.onUpper = "file up \"u\" mode=0600"
 		u.mount(`file mine "m" mode=0600 owner=65534:65534
