@@ -34,6 +34,7 @@ type launch struct {
 	Spec    layer.Spec // without an upper layer, it gets one of its own
 	Backend string     // fuse, kernel or auto
 	Rootfs  string     // what is told to be its root file system
+	Image   string     // id of the image that the layers are of, if they are
 
 	Program    program
 	Hostname   string // empty: its name
@@ -231,6 +232,7 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 		Backend:    s.Backend,
 		Spec:       state.Text(s.Spec.String()),
 		Rootfs:     state.Text(s.Rootfs),
+		Image:      s.Image,
 		Command:    state.Texts(s.Program.Argv),
 		Created:    time.Now(),
 		PID:        s.inside.Pid(),

@@ -16,6 +16,7 @@ type layerFlags struct {
 	lower       []string
 	upper, work string
 	options     []string
+	image       string
 }
 
 func (a *app) mountCommand() *cobra.Command {
@@ -25,7 +26,7 @@ func (a *app) mountCommand() *cobra.Command {
 	var foreground bool
 	var measured measuringFlags
 	cmd := &cobra.Command{
-		Use:     "mount [-b BACKEND] [-l LOWER]... [-u UPPER -w WORK] [-o OPTIONS] [-f] MOUNTPOINT",
+		Use:     "mount [-b BACKEND] [-l LOWER]...|--image IMAGE [-u UPPER -w WORK] [-o OPTIONS] [-f] MOUNTPOINT",
 		GroupID: groupUnions,
 		Short:   "show layers as one directory tree",
 		Long: `Mount a union of layers on MOUNTPOINT: read-only lower layers, the first -l topmost, under one writable upper
@@ -64,6 +65,7 @@ in the background after its first write (lazy=on), before it (off), or only as t
 	flags.SortFlags = false
 	backendFlag(flags, &backend)
 	flags.StringArrayVarP(&layers.lower, "lower", "l", nil, "lower layer `DIR`; repeat for more, the first is the topmost")
+	flags.StringVar(&layers.image, "image", "", "the layers of `IMAGE` are the lower layers")
 	flags.StringVarP(&layers.upper, "upper", "u", "", "writable layer `DIR`")
 	flags.StringVarP(&layers.work, "work", "w", "", "empty `DIR` on the file system of the upper layer")
 	flags.StringArrayVarP(&layers.options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
@@ -74,7 +76,14 @@ in the background after its first write (lazy=on), before it (off), or only as t
 }
 
 func (a *app) mount(ctx context.Context, layers layerFlags, backend, target string, measured measuringFlags, foreground bool) error {
-	spec, err := layers.spec()
+	if layers.image != "" {
+		held, err := a.holdImages()
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+	}
+	spec, err := a.layersSpec(layers)
 	if err != nil {
 		return err
 	}
@@ -87,6 +96,28 @@ func (a *app) mount(ctx context.Context, layers layerFlags, backend, target stri
 		return err
 	}
 	return a.start(ctx, backend, job{Spec: spec, Target: target, StateRoot: root.Dir(), MustRecord: true, Measuring: measuring}, foreground)
+}
+
+// layersSpec is what flags and -o say of the layers, those of an image included.
+func (a *app) layersSpec(layers layerFlags) (layer.Spec, error) {
+	if layers.image == "" {
+		return layers.spec()
+	}
+	if len(layers.lower) > 0 {
+		return layer.Spec{}, usagef("both --image and -l; drop one")
+	}
+	img, err := a.image(layers.image)
+	if err != nil {
+		return layer.Spec{}, err
+	}
+	image, err := imageSpec(img)
+	if err != nil {
+		return layer.Spec{}, err
+	}
+	layers.lower = image.Lower
+	spec, err := layers.spec()
+	spec.Options.UserXattr = spec.Options.UserXattr || image.Options.UserXattr
+	return spec, err
 }
 
 // spec puts together what flags and -o say of the layers.

@@ -35,6 +35,7 @@ func (a *app) state() (state.Root, error) {
 const (
 	groupUnions     = "unions"
 	groupContainers = "containers"
+	groupImages     = "images"
 	groupMeasure    = "measure"
 	groupSystem     = "system"
 )
@@ -78,6 +79,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 	root.AddGroup(
 		&cobra.Group{ID: groupUnions, Title: "Unions:"},
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
+		&cobra.Group{ID: groupImages, Title: "Images:"},
 		&cobra.Group{ID: groupMeasure, Title: "Measurement:"},
 		&cobra.Group{ID: groupSystem, Title: "System:"})
 	root.SetHelpCommandGroupID(groupSystem)
@@ -85,6 +87,9 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.switchCommand(), a.diffCommand(),
 		a.runCommand(), a.execCommand(), a.psCommand(), a.logsCommand(), a.stopCommand(), a.killCommand(), a.waitCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.rmCommand(),
+		a.pullCommand(), a.loadCommand(), a.importCommand(), a.imagesCommand(), a.inspectCommand(), a.historyCommand(),
+		a.layersCommand(), a.tagCommand(), a.commitCommand(), a.squashCommand(), a.exportCommand(), a.saveCommand(),
+		a.pushCommand(), a.rmiCommand(), a.gcCommand(),
 		a.metricsCommand(), a.topCommand(), a.benchCommand(),
 		a.doctorCommand(), a.versionCommand())
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate()))

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -21,6 +23,8 @@ const exitSelf = ns.ExitFailed
 type runFlags struct {
 	rootfs      string
 	lower       []string
+	graphDriver string
+	entrypoint  string
 	upper, work string
 	backend     string
 	name        string
@@ -33,11 +37,11 @@ type runFlags struct {
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:     "run [FLAGS] --rootfs DIR | -l LOWER... [--] COMMAND [ARG...]",
+		Use:     "run [FLAGS] IMAGE [COMMAND [ARG...]] | run [FLAGS] --rootfs DIR | -l LOWER... [--] COMMAND [ARG...]",
 		GroupID: groupContainers,
 		Short:   "run a program in a container on top of layers",
-		Long: `Run COMMAND with DIR, or the union of the LOWER layers, as its root file system, in namespaces of its own. The
-layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
+		Long: `Run COMMAND with the layers of IMAGE, with DIR, or with the union of the LOWER layers as its root file system, in
+namespaces of its own. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
 finds it afterwards. With --rm it is removed when the program ends.
 
 The program has the privileges that Docker gives: 14 capabilities, a filter of system calls, /proc and /sys without what
@@ -49,19 +53,30 @@ is connected to. With -d it runs on behind, its output goes to a log (unionfsd l
 Exits with the program's own code, with 128+N if signal N killed it, 126 if it cannot be executed, 127 if there is no
 such program, and 125 if something else failed.`,
 		Example: `  unionfsd run --rm -t --rootfs / bash                     # a throw-away copy of this system
+  unionfsd run --rm -t nginx bash                          # an image: see unionfsd pull and load
   unionfsd run -d --name web -l app -l base -- /bin/server -p 80
   unionfsd run --rm --rootfs / --network none -v .:/src:ro -w /src make test
   unionfsd diff web                                        # what it changed; then: unionfsd rm -f web`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.graphDriver != "" {
+				return nil // the image says what to run
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if done, err := a.asRoot(); done {
 				return err
 			}
+			held, err := f.hold(a)
+			if err != nil {
+				return &exitError{exitSelf, fmt.Errorf("run: %w", err)}
+			}
+			defer held.Close()
 			l, err := a.runLaunch(f, args)
 			if err != nil {
-				return &exitError{exitSelf, fmt.Errorf("run %s: %w", args[0], err)}
+				return &exitError{exitSelf, fmt.Errorf("run %s: %w", strings.Join(args[:min(1, len(args))], ""), err)}
 			}
-			return a.launch(cmd.Context(), l)
+			return a.launch(cmd.Context(), l, held)
 		},
 	}
 	flags := cmd.Flags()
@@ -69,6 +84,8 @@ such program, and 125 if something else failed.`,
 	flags.SetInterspersed(false) // what follows COMMAND is the program's
 	flags.StringVar(&f.rootfs, "rootfs", "", "`DIR` that becomes the only lower layer")
 	flags.StringArrayVarP(&f.lower, "lower", "l", nil, "lower layer `DIR`; repeat for more, the first is the topmost")
+	flags.StringVar(&f.graphDriver, "graphdriver", "", "layers of the image that `FILE`, or - for standard input, tells of: what docker image inspect prints")
+	flags.StringVar(&f.entrypoint, "entrypoint", "", "run `PROGRAM` instead of the image's entry point")
 	flags.StringVar(&f.upper, "upper", "", "upper layer `DIR` (default: one under the state root)")
 	flags.StringVar(&f.work, "work", "", "work `DIR`, empty and on the file system of the upper layer")
 	backendFlag(flags, &f.backend)
@@ -82,7 +99,7 @@ such program, and 125 if something else failed.`,
 
 // runLaunch turns flags into a container.
 func (a *app) runLaunch(f runFlags, argv []string) (launch, error) {
-	spec, err := f.spec()
+	from, err := a.source(f, argv)
 	if err != nil {
 		return launch{}, err
 	}
@@ -96,18 +113,28 @@ func (a *app) runLaunch(f runFlags, argv []string) (launch, error) {
 		Remove:    f.remove,
 		Detached:  f.detach,
 		Verbose:   a.verbose,
-		Spec:      spec,
+		Spec:      from.spec,
 		Backend:   f.backend,
-		Rootfs:    spec.Lower[0],
+		Rootfs:    from.name,
+		Image:     from.image,
 	}
-	if l.Program, err = f.program.program(argv); err != nil {
+	if l.Program, err = f.program.program(from.argv); err != nil {
 		return launch{}, err
+	}
+	l.Program = l.Program.withConfig(from.config)
+	if from.config.StopSignal != "" { // which a flag replaces
+		s, err := parseSignal(from.config.StopSignal)
+		if err != nil {
+			return launch{}, fmt.Errorf("stop signal of the image: %w", err)
+		}
+		l.StopSignal = int(s)
 	}
 	return l, f.container.apply(&l)
 }
 
-// launch runs a container, in this process or in the background.
-func (a *app) launch(ctx context.Context, l launch) error {
+// launch runs a container, in this process or in the background. It closes held when the container is known to use its
+// layers.
+func (a *app) launch(ctx context.Context, l launch, held io.Closer) error {
 	named := func(code int, err error) error {
 		if err != nil {
 			err = fmt.Errorf("run %s: %w", l.Program.Argv[0], err)
@@ -129,7 +156,7 @@ func (a *app) launch(ctx context.Context, l launch) error {
 			return named(exitSelf, err)
 		}
 	}
-	return named(a.supervise(ctx, l, func(string) error { return nil }))
+	return named(a.supervise(ctx, l, func(string) error { return held.Close() }))
 }
 
 // spec is the union of the layers that the flags name; without an upper layer it gets one later.

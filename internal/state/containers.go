@@ -23,6 +23,7 @@ type Container struct {
 	Backend    string    `json:"backend"`
 	Spec       Text      `json:"spec"` // its layers, as mount options
 	Rootfs     Text      `json:"rootfs"`
+	Image      string    `json:"image,omitempty"` // id of the image that it was started from
 	Command    []Text    `json:"command"`
 	Created    time.Time `json:"created"`
 	PID        int       `json:"pid,omitempty"`        // of its init, in the namespace of the supervisor; 0 before it is started

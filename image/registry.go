@@ -1,0 +1,187 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Pull adds the image of a registry that arg names. It returns the image and the digest that the registry has it under.
+// Credentials are those of the usual files (docker login, podman login). What an interrupted pull has downloaded is not
+// downloaded again.
+func (s *Store) Pull(ctx context.Context, arg string, o Options) (*Image, string, error) {
+	ref, err := parseName(arg)
+	if err != nil {
+		return nil, "", err
+	}
+	d, err := s.receive(o)
+	if err != nil {
+		return nil, "", err
+	}
+	defer d.close()
+	top, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	if err != nil {
+		return nil, "", fmt.Errorf("pull %s: %w", arg, err)
+	}
+	client, err := d.client(ctx, ref.Context())
+	if err != nil {
+		return nil, "", fmt.Errorf("pull %s: %w", arg, err)
+	}
+	notes := map[string]string{noteRepoDigest: hubName(ref.Context().Name()) + "@" + top.Digest.String()}
+	if _, ok := ref.(name.Tag); ok {
+		notes[noteName] = fullName(ref)
+	}
+	if err := d.image(ctx, top.Descriptor, client.get, notes); err != nil {
+		return nil, "", fmt.Errorf("pull %s: %w", arg, err)
+	}
+	if err := d.publish(); err != nil {
+		return nil, "", err
+	}
+	img, err := s.read(d.done[0].manifest)
+	return img, top.Digest.String(), err
+}
+
+// repository gets blobs of one repository.
+type repository struct {
+	d    *delivery
+	repo name.Repository
+	http http.Client
+}
+
+func (d *delivery) client(ctx context.Context, repo name.Repository) (*repository, error) {
+	auth, err := authn.DefaultKeychain.Resolve(repo)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := transport.NewWithContext(ctx, repo.Registry, auth, remote.DefaultTransport, []string{repo.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, err
+	}
+	return &repository{d: d, repo: repo, http: http.Client{Transport: rt}}, nil
+}
+
+// get downloads a blob or a manifest.
+func (r *repository) get(ctx context.Context, want v1.Descriptor) error {
+	if r.d.has(want.Digest) {
+		return nil
+	}
+	if want.MediaType.IsImage() || want.MediaType.IsIndex() {
+		body, err := r.request(ctx, "manifests", want, 0)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		return r.d.checked(body, want)
+	}
+	part := filepath.Join(r.d.s.incoming(), want.Digest.Hex+".part")
+	if err := r.download(ctx, part, want); err != nil {
+		return fmt.Errorf("blob %s: %w", want.Digest, err)
+	}
+	f, err := os.Open(part)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	defer os.Remove(part) // good, it is in the delivery; bad, it would be so again
+	return r.d.checked(f, want)
+}
+
+// attempts is how often a download that breaks off is taken up again.
+const attempts = 3
+
+// download makes part hold the blob, going on where it ends.
+func (r *repository) download(ctx context.Context, part string, want v1.Descriptor) error {
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for try := 0; ; try++ {
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if st.Size() >= want.Size {
+			return nil
+		}
+		r.d.tell(want, "Downloading")
+		var body io.ReadCloser
+		if body, err = r.request(ctx, "blobs", want, st.Size()); err == nil {
+			_, err = io.Copy(f, io.LimitReader(body, want.Size-st.Size()+1))
+			body.Close()
+		}
+		if now, serr := f.Stat(); serr == nil && now.Size() >= want.Size {
+			return nil
+		}
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		if try == attempts || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// request asks for what, from the given offset.
+func (r *repository) request(ctx context.Context, what string, want v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", r.repo.Scheme(), r.repo.RegistryStr(), r.repo.RepositoryStr(), what, want.Digest)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", string(want.MediaType))
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, want.Size-1))
+	}
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if offset > 0 && resp.StatusCode == http.StatusOK { // it knows no ranges: skip what is there
+		if _, err := io.CopyN(io.Discard, resp.Body, offset); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		return resp.Body, nil
+	}
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Push copies an image to a registry under the name arg, and returns its digest.
+func (s *Store) Push(ctx context.Context, img *Image, arg string) (string, error) {
+	ref, err := parseName(arg)
+	if err != nil {
+		return "", err
+	}
+	held, err := s.Hold()
+	if err != nil {
+		return "", err
+	}
+	defer held.Close()
+	path, err := layout.FromPath(s.images())
+	if err != nil {
+		return "", err
+	}
+	image, err := path.Image(img.descriptor.Digest)
+	if err != nil {
+		return "", err
+	}
+	if err := remote.Write(ref, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+		return "", fmt.Errorf("push %s: %w", arg, err)
+	}
+	return img.Digest, nil
+}
