@@ -261,13 +261,14 @@ func (a *archive) images(ctx context.Context) error {
 	return a.d.layout(ctx, index, names, get)
 }
 
-// docker adds an image of a docker-archive, which has no manifest of an image: it is made here.
+// docker adds an image of a docker-archive, which has no manifest of an image: one is made here, of OCI's types, since
+// tools look for no others in a layout.
 func (a *archive) docker(ctx context.Context, img dockerImage, config v1.Descriptor, tags []string, get getter) error {
 	if hex := strings.TrimSuffix(path.Base(img.Config), ".json"); len(hex) == 64 && hex != config.Digest.Hex {
 		return fmt.Errorf("config %q has the digest %s: it is damaged; get it again", img.Config, config.Digest)
 	}
-	config.MediaType = types.DockerConfigJSON
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2, Config: config, Layers: []v1.Descriptor{}}
+	config.MediaType = types.OCIConfigJSON
+	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: config, Layers: []v1.Descriptor{}}
 	for _, name := range img.Layers {
 		l, err := a.file(name)
 		if err != nil {
@@ -277,14 +278,7 @@ func (a *archive) docker(ctx context.Context, img dockerImage, config v1.Descrip
 		if err != nil {
 			return err
 		}
-		switch c {
-		case Gzip:
-			l.MediaType = types.DockerLayer
-		case Zstd:
-			l.MediaType = types.OCILayerZStd
-		default:
-			l.MediaType = types.DockerUncompressedLayer
-		}
+		l.MediaType = c.mediaType()
 		m.Layers = append(m.Layers, l)
 	}
 	digest, size, err := a.d.json(m)
@@ -295,7 +289,7 @@ func (a *archive) docker(ctx context.Context, img dockerImage, config v1.Descrip
 	for _, tag := range tags {
 		notes = append(notes, map[string]string{noteName: tag})
 	}
-	return a.d.image(ctx, v1.Descriptor{MediaType: types.DockerManifestSchema2, Digest: digest, Size: size}, get, notes...)
+	return a.d.image(ctx, v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: digest, Size: size}, get, notes...)
 }
 
 func (d *delivery) compression(h v1.Hash) (Compression, error) {

@@ -426,3 +426,48 @@ func TestCommit(t *testing.T) {
 		t.Errorf("gc removed %d layers, %v; want 1, since one is in use", n, err)
 	}
 }
+
+// TestDocker finds images in a store such as Docker's overlay2 driver has.
+func TestDocker(t *testing.T) {
+	root := t.TempDir()
+	db := filepath.Join(root, "image/overlay2")
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Docker(root, "app"); err == nil || !strings.Contains(err.Error(), "no overlay2 store") {
+		t.Errorf("error %v", err)
+	}
+	config := v1.ConfigFile{Config: v1.Config{Cmd: []string{"sh"}}, RootFS: v1.RootFS{Type: "layers"}}
+	for _, layer := range []string{"a", "b"} {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, v1.Hash{Algorithm: "sha256", Hex: hash([]byte(layer))})
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := hash(text)
+	put(filepath.Join(db, "imagedb/content/sha256", id), string(text))
+	put(filepath.Join(db, "repositories.json"), fmt.Sprintf(`{"Repositories":{"app":{"app:latest":"sha256:%s"}}}`, id))
+	for i, chain := range ChainIDs(config.RootFS.DiffIDs) {
+		put(filepath.Join(db, "layerdb/sha256", strings.TrimPrefix(chain, "sha256:"), "cache-id"), fmt.Sprintf("cache%d", i))
+	}
+	for _, arg := range []string{"app", "docker.io/library/app:latest", "sha256:" + id, id[:8]} {
+		img, err := Docker(root, arg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{root + "/overlay2/cache1/diff", root + "/overlay2/cache0/diff"}
+		if img.ID != "sha256:"+id || img.Config.Cmd[0] != "sh" || strings.Join(img.Dirs, " ") != strings.Join(want, " ") {
+			t.Errorf("%s: %+v", arg, img)
+		}
+	}
+	if _, err := Docker(root, "other"); err == nil {
+		t.Error("found an image that is not there")
+	}
+}

@@ -114,18 +114,25 @@ func decimal(n int64) string {
 	return fmt.Sprintf("%.3g%s", v, units[i])
 }
 
-// ago is how long ago t is, as Docker shows it.
+// ago is how long ago t is, in the words of Docker (HumanDuration in docker/go-units).
 func ago(t time.Time) string {
 	d := time.Since(t)
-	switch h := int(d.Hours()); {
+	sec, min, h := int(d.Seconds()), int(d.Minutes()), int(d.Hours()+0.5)
+	switch {
 	case t.Unix() <= 0:
 		return "N/A"
-	case d < time.Second:
+	case sec < 1:
 		return "Less than a second ago"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%d seconds ago", int(d.Seconds()))
-	case h < 1:
-		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
+	case sec == 1:
+		return "1 second ago"
+	case sec < 60:
+		return fmt.Sprintf("%d seconds ago", sec)
+	case min == 1:
+		return "About a minute ago"
+	case min < 60:
+		return fmt.Sprintf("%d minutes ago", min)
+	case h == 1:
+		return "About an hour ago"
 	case h < 48:
 		return fmt.Sprintf("%d hours ago", h)
 	case h < 24*7*2:
@@ -540,10 +547,14 @@ func (a *app) layers(args []string) ([]layerRow, error) {
 	if err != nil && !errors.Is(err, image.ErrNoImage) {
 		return nil, err
 	}
-	wanted := func(r layerRow) bool {
-		if img != nil {
-			return slices.Contains(image.ChainIDs(img.Config.RootFS.DiffIDs), r.ChainID)
+	if img != nil {
+		var own []layerRow
+		for _, chain := range slices.Backward(image.ChainIDs(img.Config.RootFS.DiffIDs)) {
+			own = append(own, rows[slices.IndexFunc(rows, func(r layerRow) bool { return r.ChainID == chain })])
 		}
+		return own, nil
+	}
+	wanted := func(r layerRow) bool {
 		return image.HasPrefix(r.ChainID, args[0]) || image.HasPrefix(r.DiffID, args[0]) || image.HasPrefix(r.Digest, args[0])
 	}
 	rows = slices.DeleteFunc(rows, func(r layerRow) bool { return !wanted(r) })

@@ -88,7 +88,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 		a.runCommand(), a.execCommand(), a.psCommand(), a.logsCommand(), a.stopCommand(), a.killCommand(), a.waitCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.rmCommand(),
 		a.pullCommand(), a.loadCommand(), a.importCommand(), a.imagesCommand(), a.inspectCommand(), a.historyCommand(),
-		a.layersCommand(), a.tagCommand(), a.commitCommand(), a.squashCommand(), a.exportCommand(), a.saveCommand(),
+		a.layersCommand(), a.treeCommand(), a.dfCommand(), a.tagCommand(), a.commitCommand(), a.squashCommand(), a.exportCommand(), a.saveCommand(),
 		a.pushCommand(), a.rmiCommand(), a.gcCommand(),
 		a.metricsCommand(), a.topCommand(), a.benchCommand(),
 		a.doctorCommand(), a.versionCommand())

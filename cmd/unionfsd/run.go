@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/image"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -25,6 +26,7 @@ type runFlags struct {
 	lower       []string
 	graphDriver string
 	entrypoint  string
+	dockerRoot  string
 	upper, work string
 	backend     string
 	name        string
@@ -41,7 +43,8 @@ func (a *app) runCommand() *cobra.Command {
 		GroupID: groupContainers,
 		Short:   "run a program in a container on top of layers",
 		Long: `Run COMMAND with the layers of IMAGE, with DIR, or with the union of the LOWER layers as its root file system, in
-namespaces of its own. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
+namespaces of its own. docker:NAME is an image of Docker's overlay2 store, whose layers are used where they are, without
+Docker. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
 finds it afterwards. With --rm it is removed when the program ends.
 
 The program has the privileges that Docker gives: 14 capabilities, a filter of system calls, /proc and /sys without what
@@ -85,6 +88,7 @@ such program, and 125 if something else failed.`,
 	flags.StringVar(&f.rootfs, "rootfs", "", "`DIR` that becomes the only lower layer")
 	flags.StringArrayVarP(&f.lower, "lower", "l", nil, "lower layer `DIR`; repeat for more, the first is the topmost")
 	flags.StringVar(&f.graphDriver, "graphdriver", "", "layers of the image that `FILE`, or - for standard input, tells of: what docker image inspect prints")
+	flags.StringVar(&f.dockerRoot, "docker-root", image.DockerRoot, "`DIR` of Docker's data, for images named docker:NAME")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "run `PROGRAM` instead of the image's entry point")
 	flags.StringVar(&f.upper, "upper", "", "upper layer `DIR` (default: one under the state root)")
 	flags.StringVar(&f.work, "work", "", "work `DIR`, empty and on the file system of the upper layer")

@@ -29,6 +29,8 @@ func (a *app) source(f runFlags, args []string) (s source, err error) {
 		return s, errors.New("--graphdriver goes with neither --rootfs nor -l; drop one")
 	case f.graphDriver != "":
 		s, err = graphDriverSource(f.graphDriver, args)
+	case !dirs && strings.HasPrefix(args[0], "docker:"):
+		s, err = dockerSource(f.dockerRoot, args)
 	case !dirs:
 		s, err = a.imageSource(args)
 	default:
@@ -84,6 +86,15 @@ func (a *app) imageSource(args []string) (source, error) {
 	s := source{name: args[0], image: img.ID, config: img.Config.Config, argv: args[1:]}
 	s.spec, err = imageSpec(img)
 	return s, err
+}
+
+// dockerSource is the source of "run docker:NAME [COMMAND...]".
+func dockerSource(root string, args []string) (source, error) {
+	img, err := image.Docker(root, strings.TrimPrefix(args[0], "docker:"))
+	if err != nil {
+		return source{}, err
+	}
+	return source{name: args[0], config: img.Config, argv: args[1:], spec: layer.Spec{Lower: img.Dirs}}, nil
 }
 
 // imageSpec is the union of the layers of an image.
