@@ -119,6 +119,9 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 	v.fs.watch()
 	v.device = serve(fd, v.fs, gate, logger)
 	v.fs.watcher.start()
+	if prev == nil {
+		v.fs.resumeFilling()
+	}
 	go v.watch()
 
 	timer := time.NewTimer(initTimeout)
@@ -133,9 +136,6 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 		return nil, fmt.Errorf("the kernel did not answer on /dev/fuse within %v", initTimeout)
 	}
 	ok = true
-	if prev == nil {
-		v.fs.resumeFilling()
-	}
 	return v, nil
 }
 
