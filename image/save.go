@@ -14,7 +14,7 @@ import (
 )
 
 // Save writes images as an archive that is both: an OCI image layout, and what docker load reads. All blobs are as they
-// came. Names are those that the images are saved under, full; an image without any keeps its own.
+// came. The names in it are those in [Image.Names].
 func (s *Store) Save(w io.Writer, images []*Image) error {
 	out := tar.NewWriter(w)
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
