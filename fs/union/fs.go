@@ -37,7 +37,7 @@ type FS struct {
 	oneFileSystem   bool             // all layers are on one: inode numbers are unique as they are
 	followRedirects bool
 
-	generation uint64 // of all node ids; 0 without nfs_export=on
+	generation uint64 // of all node ids; 0 without nfs_export=on: see export.go
 
 	kernel  *device  // set before the first request; nil in tests that have none
 	watcher *watcher // nil if nothing is watched
