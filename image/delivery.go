@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -28,7 +29,7 @@ type Options struct {
 	Limits   layertar.Limits
 	Platform v1.Platform // which image of several; that of this host by default
 
-	// Layer, if not nil, is told what becomes of each layer. It is called from several goroutines.
+	// Layer, if not nil, is told what becomes of each layer. One call at a time.
 	Layer func(id, status string)
 }
 
@@ -40,6 +41,8 @@ type delivery struct {
 	dir   string
 	xattr layer.XattrNames
 	done  []added
+
+	telling sync.Mutex // held while Options.Layer is called
 }
 
 // added is an image that is to appear.
@@ -263,6 +266,8 @@ func Short(digest string) string {
 
 func (d *delivery) tell(blob v1.Descriptor, status string) {
 	if d.o.Layer != nil {
+		d.telling.Lock()
+		defer d.telling.Unlock()
 		d.o.Layer(Short(blob.Digest.String()), status)
 	}
 }
