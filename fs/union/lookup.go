@@ -106,14 +106,17 @@ func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error
 // Preconditions: FS.renameMu and parent.entriesMu are held; e is fs.resolve(parent, name).
 func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	k := entryKey(parent, name, e)
-	if n := fs.nodes.find(k, true); n != nil {
-		if n.kind != e.st.Mode&unix.S_IFMT {
-			fs.nodes.forget(n.id, 1) // the inode number was given to something else under our feet
-			return nil, unix.ESTALE
-		}
-		if n.index != nil {
-			fs.reached(n, parent, name, e)
-		} else if e.where == inLower {
+	switch n := fs.nodes.find(k, true); {
+	case n == nil:
+	case n.kind != e.st.Mode&unix.S_IFMT:
+		// Somebody has deleted the file on the host, and its inode number was given to something else.
+		fs.nodes.unkey(n)
+		fs.nodes.forget(n.id, 1)
+	case n.index != nil:
+		fs.reached(n, parent, name, e)
+		return n, nil
+	default:
+		if e.where == inLower {
 			fs.follow(n, parent, name, e)
 		}
 		return n, nil
