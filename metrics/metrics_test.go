@@ -53,7 +53,7 @@ func full(t testing.TB) *Registry {
 		u.Fault()
 	}
 	r.AddUnion("/m", u)
-	r.AddMount("/m", Mount{Backend: "fuse", Layers: 5, Since: time.Unix(1500000000, 250e6), Upper: int(upper.Fd())})
+	r.AddMount("/m", Mount{Backend: "fuse", Transport: "io_uring", Layers: 5, Since: time.Unix(1500000000, 250e6), Upper: int(upper.Fd())})
 	r.AddMount("/k\xff", Mount{Backend: "kernel", Upper: -1})
 	r.AddProcess("/m", "v1")
 	r.AddUp("/m", true)

@@ -9,9 +9,10 @@ import (
 
 // Mount is a union, whoever serves it. Its metrics are what can be known of a union that the kernel serves.
 type Mount struct {
-	Backend string
-	Layers  int       // the upper one included
-	Since   time.Time // when it was mounted; the zero time where that is not known
+	Backend   string
+	Transport string    // what carries the requests to the process that serves it; empty if none does
+	Layers    int       // the upper one included
+	Since     time.Time // when it was mounted; the zero time where that is not known
 
 	// Upper is a descriptor on the upper layer, which O_PATH is enough for, or -1 if there is none. It is not a
 	// path because a union may cover its own layers: asking for one would be a request to the asker.
@@ -20,7 +21,7 @@ type Mount struct {
 
 var (
 	infoDesc = prometheus.NewDesc("unionfsd_mount_info",
-		"Always 1, for each union: by what it is served.", []string{"backend"}, nil)
+		"Always 1, for each union: by what it is served, and what carries the requests to it.", []string{"backend", "transport"}, nil)
 	layersDesc = prometheus.NewDesc("unionfsd_layers",
 		"Layers of the union, the upper one included.", nil, nil)
 	sinceDesc = prometheus.NewDesc("unionfsd_mount_time_seconds",
@@ -47,7 +48,7 @@ func (m Mount) Collect(ch chan<- prometheus.Metric) {
 	emit := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	emit(infoDesc, 1, m.Backend)
+	emit(infoDesc, 1, m.Backend, m.Transport)
 	if m.Layers > 0 {
 		emit(layersDesc, float64(m.Layers))
 	}

@@ -58,6 +58,9 @@ func (u *live) announce() error {
 		Spec:       state.Text(u.job.Spec.String()),
 		Metrics:    u.monitor.address(),
 	}
+	if served, ok := u.view.(interface{ Transport() string }); ok {
+		m.Transport = served.Transport()
+	}
 	if u.stays() {
 		m.PID = os.Getpid()
 	}

@@ -103,7 +103,10 @@ func (m *monitor) start(record state.Mount, served bool) error {
 	target := string(record.Mountpoint)
 	r := metrics.NewRegistry()
 	r.AddProcess(target, version())
-	r.AddMount(target, metrics.Mount{Backend: record.Backend, Layers: layerCount(m.job.Spec), Since: record.Since, Upper: m.upper})
+	r.AddMount(target, metrics.Mount{
+		Backend: record.Backend, Transport: record.Transport,
+		Layers: layerCount(m.job.Spec), Since: record.Since, Upper: m.upper,
+	})
 	if served && m.counted != nil {
 		r.AddUnion(target, m.counted)
 	}

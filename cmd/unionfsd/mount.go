@@ -22,7 +22,7 @@ type layerFlags struct {
 func (a *app) mountCommand() *cobra.Command {
 	var layers layerFlags
 	var backend string
-	var passthrough string
+	var passthrough, ioUring string
 	var foreground bool
 	var measured measuringFlags
 	cmd := &cobra.Command{
@@ -41,7 +41,8 @@ With the fuse backend also those of fuse-overlayfs: uidmapping=, gidmapping=, sq
 xattr_permissions=, noacl, static_nlink, fsync=, timeout=; aufs_marks=on for layers with whiteouts named .wh.NAME; and
 passthrough=auto, all or off, for what files the kernel reads and writes without the server. With "all" these are files
 of lower layers too: who has one open does not see what others then write to it. The data of a large file are copied up
-in the background after its first write (lazy=on), before it (off), or only as they are needed (keep).`,
+in the background after its first write (lazy=on), before it (off), or only as they are needed (keep). Requests come
+over io_uring where the kernel offers it, which "unionfsd doctor" tells; io_uring=on insists, io_uring=off does without.`,
 		Example: `  unionfsd mount -l base merged                               # read-only
   unionfsd mount -l app -l base -u upper -w work merged       # app over base, changes go to upper
   unionfsd mount -b kernel -l base -u upper -w work merged    # the same, served by the kernel
@@ -53,6 +54,9 @@ in the background after its first write (lazy=on), before it (off), or only as t
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if passthrough != "" {
 				layers.options = append(layers.options, "passthrough="+passthrough)
+			}
+			if ioUring != "" {
+				layers.options = append(layers.options, "io_uring="+ioUring)
 			}
 			err := a.mount(cmd.Context(), layers, backend, args[0], measured, foreground)
 			if err != nil {
@@ -70,6 +74,7 @@ in the background after its first write (lazy=on), before it (off), or only as t
 	flags.StringVarP(&layers.work, "work", "w", "", "empty `DIR` on the file system of the upper layer")
 	flags.StringArrayVarP(&layers.options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.StringVar(&passthrough, "passthrough", "", "`FILES` that the kernel reads and writes without the server: auto, all or off")
+	flags.StringVar(&ioUring, "io-uring", "", "`WHETHER` requests come over io_uring: auto, where the kernel offers it; on, or not at all; off")
 	flags.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground; unmount on SIGINT or SIGTERM")
 	measured.add(flags)
 	return cmd

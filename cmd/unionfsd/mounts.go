@@ -16,6 +16,7 @@ import (
 type unionInfo struct {
 	Mountpoint state.Text   `json:"mountpoint"`
 	Backend    string       `json:"backend"`
+	Transport  string       `json:"transport,omitempty"` // of the requests: "/dev/fuse" or "io_uring"
 	PID        int          `json:"pid,omitempty"`
 	Lower      []state.Text `json:"lower"`
 	Data       []state.Text `json:"data,omitempty"` // data-only lower layers
@@ -78,6 +79,7 @@ func describe(m state.Mount) unionInfo {
 	u := unionInfo{
 		Mountpoint: m.Mountpoint,
 		Backend:    m.Backend,
+		Transport:  m.Transport,
 		PID:        m.PID,
 		Lower:      state.Texts(spec.Lower),
 		Data:       state.Texts(spec.Data),

@@ -33,7 +33,20 @@ type FUSEOptions struct {
 
 	// Remember is timeout=: for how long the kernel may remember names and attributes.
 	Remember Duration
+
+	// IOUring is io_uring=: whether requests come over io_uring. The kernel backend has no use for it and takes it all
+	// the same, so that a union keeps it when its backend is switched.
+	IOUring IOUring
 }
+
+// IOUring is a value of the option io_uring.
+type IOUring string
+
+const (
+	IOUringAuto IOUring = ""   // where the kernel offers it
+	IOUringOn   IOUring = "on" // or not at all
+	IOUringOff  IOUring = "off"
+)
 
 // OverrideStat is a value of the option xattr_permissions.
 type OverrideStat int
@@ -93,6 +106,10 @@ func (o *FUSEOptions) set(name, value string) (known bool, err error) {
 		o.Lazy, err = oneOf(name, Lazy(value), LazyOn, LazyKeep, LazyOff)
 	case "timeout":
 		o.Remember, err = parseSeconds(name, value)
+	case "io_uring":
+		if o.IOUring, err = oneOf(name, IOUring(value), "auto", IOUringOn, IOUringOff); o.IOUring == "auto" {
+			o.IOUring = IOUringAuto
+		}
 	default:
 		return false, nil
 	}
@@ -125,11 +142,13 @@ func (o FUSEOptions) options() (list []string) {
 	add(o.Passthrough != PassthroughDefault, "passthrough=%s", o.Passthrough)
 	add(o.Lazy != LazyDefault, "lazy=%s", o.Lazy)
 	add(o.Remember.Given, "timeout=%s", strconv.FormatFloat(o.Remember.Seconds(), 'f', -1, 64))
+	add(o.IOUring != IOUringAuto, "io_uring=%s", o.IOUring)
 	return list
 }
 
-// First is one of the options that are set, as it is written; empty if none is.
+// First is one of the options that are set, as it is written, and that change what a union is; empty if none is.
 func (o FUSEOptions) First() string {
+	o.IOUring = IOUringAuto
 	all := Spec{Options: Options{FUSE: o}}.String()
 	first, _, _, err := cutOption(all)
 	if err != nil {

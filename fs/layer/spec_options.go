@@ -22,7 +22,7 @@ import (
 //
 //	uidmapping=DISK:SHOWN:COUNT[:...]  gidmapping=...  squash_to_root  squash_to_uid=N  squash_to_gid=N
 //	xattr_permissions=0|1|2  noacl  static_nlink  fsync=0|1  timeout=SECONDS  aufs_marks=on|off
-//	passthrough=auto|all|off  lazy=on|keep|off
+//	passthrough=auto|all|off  lazy=on|keep|off  io_uring=auto|on|off
 //
 // A backslash takes the meaning from the character after it: \: \, \\ and \" stand for themselves. A value
 // wholly in double quotes may hold bare commas. Of two options that contradict each other the last one wins.

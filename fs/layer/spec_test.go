@@ -91,6 +91,7 @@ func TestParseOptions(t *testing.T) {
 				Remember: Duration{true, 500 * time.Millisecond},
 			}),
 		},
+		{text: "io_uring=on", want: fuseSpec(FUSEOptions{IOUring: IOUringOn})},
 		{text: "timeout=0", want: fuseSpec(FUSEOptions{Remember: Duration{Given: true}})},
 		{text: "fsync=1,threaded=1,writeback=0,fast_ino=0,xino=auto", want: Spec{Options: Options{Xino: XinoAuto}}},
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/mount"
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 )
 
 // Backend serves unions over FUSE, from the process that opened them. It implements mount.Backend.
@@ -41,11 +42,11 @@ func (Backend) Supports(_ context.Context, spec layer.Spec) error {
 	if err := supported(spec); err != nil {
 		return err
 	}
-	fd, err := openDevice()
+	conn, err := transport.Open()
 	if err != nil {
 		return fmt.Errorf("%w (%w)", err, errors.ErrUnsupported)
 	}
-	unix.Close(fd)
+	conn.Close()
 	fsfd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("%w (%w)", fsopenError(err), errors.ErrUnsupported)
@@ -104,20 +105,21 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 	if b.Observer != nil {
 		v.fs.observe(b.Observer)
 	}
-	fd, err := openDevice()
+	conn, err := transport.Open()
 	if err != nil {
 		return nil, err
 	}
-	if v.mountFD, err = detachedMount(fd, v.stack); err != nil {
-		unix.Close(fd)
+	if v.mountFD, err = detachedMount(conn.FD(), v.stack); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	if v.connection, err = connectionID(v.mountFD); err != nil {
-		unix.Close(fd)
+		conn.Close()
 		return nil, err
 	}
 	v.fs.watch()
-	v.device = serve(fd, v.fs, gate, logger)
+	var began <-chan error
+	v.server, began = serve(conn, v.fs, gate, logger)
 	v.fs.watcher.start()
 	if prev == nil {
 		v.fs.resumeFilling()
@@ -127,9 +129,10 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 	timer := time.NewTimer(initTimeout)
 	defer timer.Stop()
 	select {
-	case <-v.device.ready:
-	case <-v.done:
-		return nil, fmt.Errorf("the FUSE connection ended before it began: %v", v.err)
+	case err := <-began:
+		if err != nil {
+			return nil, err
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-timer.C:
@@ -196,7 +199,7 @@ func detachedMount(device int, stack *layer.Stack) (int, error) {
 		{"rootmode", strconv.FormatUint(uint64(root.Mode&unix.S_IFMT), 8)},
 		{"user_id", strconv.Itoa(os.Getuid())},
 		{"group_id", strconv.Itoa(os.Getgid())},
-		{"max_read", strconv.Itoa(maxWrite)},
+		{"max_read", strconv.Itoa(transport.MaxData)},
 	}
 	for _, s := range settings {
 		if err := unix.FsconfigSetString(fsfd, s[0], s[1]); err != nil {
@@ -257,7 +260,7 @@ func orDefault(s, def string) string {
 type view struct {
 	stack   *layer.Stack
 	fs      *FS
-	device  *device
+	server  *server
 	mountFD int // of the detached mount; -1 once it is attached
 
 	connection uint64 // see connectionID
@@ -274,7 +277,7 @@ type view struct {
 // watch waits for the end of the union and releases the layers at once: who unmounts a union expects to be able to
 // unmount what is below it.
 func (v *view) watch() {
-	err := v.device.wait()
+	err := v.server.conn.Wait()
 	lazyErr := v.fs.endLazy()
 	v.fs.close()
 	if err == nil {
@@ -311,6 +314,9 @@ func (v *view) Attach(target string) error {
 	}
 }
 
+// Transport is what carries the requests: "/dev/fuse" or "io_uring".
+func (v *view) Transport() string { return v.server.conn.Name() }
+
 // Served implements mount.View.
 func (v *view) Served() bool { return true }
 
@@ -331,7 +337,7 @@ func (v *view) close() error {
 		unix.Close(v.mountFD) // unmounts what was never attached, or whose mount namespace is gone
 		v.mountFD = -1
 	}
-	if v.device == nil {
+	if v.server == nil {
 		if v.fs != nil {
 			v.fs.close()
 		}
@@ -344,7 +350,7 @@ func (v *view) close() error {
 		return err
 	}
 	<-v.done
-	return v.device.close()
+	return v.server.conn.Close()
 }
 
 // abortIfAlive aborts the connection if it still is one. Its number is the one of another union by the time that ours
@@ -360,7 +366,7 @@ func (v *view) abortIfAlive() error {
 			return nil
 		case <-time.After(tick):
 		}
-		if v.device.waiting.Load() > 0 {
+		if v.server.conn.Alive() {
 			alive++
 		} else {
 			alive = 0 // all threads are at work: it ends when they have done

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -282,7 +283,7 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 		}
 		return from.with(func(src int) (err error) {
 			offIn, offOut := int64(in.OffIn), int64(in.OffOut)
-			copied, err = unix.CopyFileRange(src, &offIn, out, &offOut, int(min(in.Len, maxWrite)), int(in.Flags))
+			copied, err = unix.CopyFileRange(src, &offIn, out, &offOut, int(min(in.Len, transport.MaxData)), int(in.Flags))
 			return err
 		})
 	})

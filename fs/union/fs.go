@@ -39,7 +39,7 @@ type FS struct {
 
 	generation uint64 // of all node ids; 0 without nfs_export=on: see export.go
 
-	kernel  *device  // set before the first request; nil in tests that have none
+	kernel  *server  // set before the first request; nil in tests that have none
 	watcher *watcher // nil if nothing is watched
 
 	root     *node

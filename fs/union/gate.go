@@ -2,10 +2,11 @@ package union
 
 import (
 	"context"
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 )
 
 // gate is what requests pass before they are worked on. It is open, but while the union takes the place of another one
@@ -71,13 +72,8 @@ var classes = func() (list [64]class) {
 	return list
 }()
 
-// Where a request has what the gate asks for (struct fuse_in_header, linux/fuse.h).
-const nodeOffset = 16
-
-func opOf(in []byte) uint32 { return binary.NativeEndian.Uint32(in[opcodeOffset:]) }
-
-func classOf(in []byte) class {
-	if op := opOf(in); op < uint32(len(classes)) {
+func classOf(m *transport.Message) class {
+	if op := m.Op(); op < uint32(len(classes)) {
 		return classes[op]
 	}
 	return aboutFile
@@ -138,7 +134,10 @@ func (g *gate) leave(t ticket) {
 // count is how many requests are at work, but for those about open files.
 func (g *gate) count() int64 { return g.active[0].Load() + g.active[1].Load() }
 
-// grace returns when every request that was at work has been answered, and reports whether there was any. Who comes
+// graceTick is how often grace looks.
+const graceTick = 100 * time.Microsecond
+
+// grace returns when every request that was at work has been left, and reports whether there was any. Who comes
 // meanwhile is not waited for. Two changes of phase, since a request may have read the phase long before it is counted
 // in it, as in the kernel's SRCU. One caller at a time.
 func (g *gate) grace() (waited bool) {
@@ -146,7 +145,7 @@ func (g *gate) grace() (waited bool) {
 		old := g.phase.Add(1) - 1
 		for g.active[old%2].Load() > 0 {
 			waited = true
-			time.Sleep(100 * time.Microsecond)
+			time.Sleep(graceTick)
 		}
 	}
 	return waited

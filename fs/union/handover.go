@@ -2,7 +2,6 @@ package union
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/mount"
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
@@ -36,7 +36,7 @@ func (v *view) Stack() *layer.Stack { return v.stack }
 
 // Pause implements mount.Yielding.
 func (v *view) Pause(ctx context.Context, drain bool) error {
-	gate := v.device.gate
+	gate := v.server.gate
 	err := v.pause(ctx, drain)
 	if err == nil {
 		err = v.unmark() // it would keep the next one away
@@ -48,7 +48,7 @@ func (v *view) Pause(ctx context.Context, drain bool) error {
 }
 
 func (v *view) pause(ctx context.Context, drain bool) error {
-	gate := v.device.gate
+	gate := v.server.gate
 	if err := v.fs.finishLazy(); err != nil { // it may take long, so others go on
 		return err
 	}
@@ -74,7 +74,7 @@ func (v *view) pause(ctx context.Context, drain bool) error {
 
 // Resume implements mount.Yielding.
 func (v *view) Resume() error {
-	defer v.device.gate.set(gateOpen)
+	defer v.server.gate.set(gateOpen)
 	if v.stack.Work == nil {
 		return nil
 	}
@@ -90,9 +90,9 @@ func (v *view) Retire() {
 	if v.stack.Work != nil {
 		v.stack.Work.Unlock()
 	}
-	v.device.gate.set(gateRetired)
+	v.server.gate.set(gateRetired)
 	for _, n := range v.fs.handles.nodes() {
-		v.device.forgetAttributes(n.id)
+		v.server.forgetAttributes(n.id)
 	}
 }
 
@@ -108,7 +108,7 @@ func (v *view) AttachBeneath(old int) error {
 
 // Begin implements mount.Next.
 func (v *view) Begin(gone <-chan struct{}) error {
-	defer v.device.gate.set(gateOpen)
+	defer v.server.gate.set(gateOpen)
 	if err := v.prepare(); err != nil {
 		return err // reading goes on all the same
 	}
@@ -128,24 +128,24 @@ func (v *view) Begin(gone <-chan struct{}) error {
 	return nil
 }
 
-// admit returns when the request in may be worked on; the ticket is for leave. errGone if it never may be, errDropped if
+// admit returns when the request may be worked on; the ticket is for leave. errGone if it never may be, errDropped if
 // it is to be forgotten.
-func (d *device) admit(in []byte) (ticket, error) {
-	c := classOf(in)
+func (s *server) admit(m *transport.Message) (ticket, error) {
+	c := classOf(m)
 	switch {
 	case c == aboutFile:
 		return noTicket, nil
 	case c == aboutOther:
-		if d.gate.is(gateOpen) {
+		if s.gate.is(gateOpen) {
 			return noTicket, nil
 		}
 		// Of a request that waits here nobody else knows. It is answered soon.
 		return noTicket, errDropped
 	}
-	if t, ok := d.gate.enter(c); ok {
+	if t, ok := s.gate.enter(c); ok {
 		return t, nil
 	}
-	if c == lookup || c == aboutNames || c == aboutNode && d.fs.open(in) {
+	if c == lookup || c == aboutNames || c == aboutNode && s.fs.open(m) {
 		return noTicket, nil
 	}
 	return noTicket, errGone
@@ -158,12 +158,12 @@ var (
 
 // open reports whether a request about a node is about an open file, and one that changes it about a file that is open
 // for writing.
-func (fs *FS) open(in []byte) bool {
-	n := fs.node(binary.NativeEndian.Uint64(in[nodeOffset:]))
+func (fs *FS) open(m *transport.Message) bool {
+	n := fs.node(m.NodeID())
 	if n == nil {
 		return false
 	}
-	switch Operations[opOf(in)] {
+	switch Operations[m.Op()] {
 	case "setattr", "setxattr", "removexattr", "ioctl":
 		return n.writers.Load() > 0
 	}

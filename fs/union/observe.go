@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 	"github.com/unionfsd/unionfsd/fs/whiteout"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
@@ -20,7 +21,7 @@ type Observer interface {
 	// many lower directories are watched; it may be called at any time, also after the union has ended.
 	Opened(leftovers int, usage func() (nodes, files, dirs, watches int))
 
-	// Begin and End enclose a request, from when it was read to when its answer was written. op is the FUSE
+	// Begin and End enclose a request, from when it was read to when its answer is ready. op is the FUSE
 	// operation, an index into [Operations] or beyond; errno is 0 for success.
 	Begin(op uint32)
 	End(op, errno uint32, took time.Duration)
@@ -69,35 +70,36 @@ const (
 	opRead, opWrite = 15, 16
 
 	outHeaderSize = 16 // struct fuse_out_header
-	errnoOffset   = 4  // in it, negative
-	opcodeOffset  = 4  // in struct fuse_in_header
-	openFlags     = 72 // in the requests read and write: the flags that the file was opened with
+	openFlags     = 32 // in struct fuse_read_in and struct fuse_write_in: the flags that the file was opened with
 )
 
 // epoch makes for a cheap clock: time.Since reads the monotonic clock alone.
 var epoch = time.Now()
 
 // observed answers a request and tells the observer.
-func (d *device) observed(in, out []byte) {
-	op := binary.NativeEndian.Uint32(in[opcodeOffset:])
-	d.observer.Begin(op)
+func (s *server) observed(m *transport.Message) int {
+	op := m.Op()
+	direct := false
+	if op == opRead || op == opWrite {
+		direct = binary.NativeEndian.Uint32(m.In[1][openFlags:])&unix.O_DIRECT != 0 // the answer may take its place
+	}
+	s.observer.Begin(op)
 	begin := time.Since(epoch)
-	n := d.answer(in, out)
+	n := s.answer(m)
 	took := time.Since(epoch) - begin
 	var errno uint32
-	if n >= outHeaderSize { // some requests have no answer
-		errno = -binary.NativeEndian.Uint32(out[errnoOffset:])
+	if n > 0 {
+		errno = uint32(m.Errno())
 	}
-	d.observer.End(op, errno, took)
-	if errno != 0 || op != opRead && op != opWrite {
-		return
+	s.observer.End(op, errno, took)
+	switch {
+	case errno != 0:
+	case op == opRead:
+		s.observer.Read(n-outHeaderSize, direct)
+	case op == opWrite:
+		s.observer.Wrote(int(binary.NativeEndian.Uint32(m.Out[1])), direct)
 	}
-	direct := binary.NativeEndian.Uint32(in[openFlags:])&unix.O_DIRECT != 0
-	if op == opRead {
-		d.observer.Read(n-outHeaderSize, direct)
-	} else {
-		d.observer.Wrote(int(binary.NativeEndian.Uint32(out[outHeaderSize:])), direct)
-	}
+	return n
 }
 
 // observe makes obs hear of all that the union does.

@@ -89,14 +89,14 @@ type fileIO struct {
 // backing is a file of a layer that the kernel knows by a number. It is kept while the node lives: to register it anew
 // at every open would double what an open costs.
 type backing struct {
-	device *device
+	server *server
 	id     int32 // 0: there is none
 	upper  bool  // of the upper layer: it may be written
 }
 
 func (b *backing) close() {
 	if b.id != 0 {
-		b.device.closeBacking(b.id)
+		b.server.closeBacking(b.id)
 	}
 	*b = backing{}
 }
@@ -191,7 +191,7 @@ func (fs *FS) register(io *fileIO, f *file) bool {
 	id, err := fs.kernel.openBacking(f.fd)
 	switch err {
 	case nil:
-		io.backing = backing{device: fs.kernel, id: id, upper: upper}
+		io.backing = backing{server: fs.kernel, id: id, upper: upper}
 		return true
 	case unix.EPERM, unix.ENOTTY:
 		fs.stopPassing("the kernel does not allow it: it needs Linux 6.9, and root outside of a user namespace")
@@ -284,16 +284,16 @@ type backingMap struct {
 
 // openBacking makes the kernel know the file that fd has open, and returns the number to call it by. It keeps the file
 // after fd is closed.
-func (d *device) openBacking(fd int) (int32, error) {
+func (s *server) openBacking(fd int) (int32, error) {
 	arg := backingMap{fd: int32(fd)}
-	id, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), fuseDevIocBackingOpen, uintptr(unsafe.Pointer(&arg)))
+	id, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.conn.FD()), fuseDevIocBackingOpen, uintptr(unsafe.Pointer(&arg)))
 	if errno != 0 {
 		return 0, errno
 	}
 	return int32(id), nil
 }
 
-func (d *device) closeBacking(id int32) {
+func (s *server) closeBacking(id int32) {
 	// It fails only for a number that is none.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), fuseDevIocBackingClose, uintptr(unsafe.Pointer(&id)))
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.conn.FD()), fuseDevIocBackingClose, uintptr(unsafe.Pointer(&id)))
 }

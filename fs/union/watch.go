@@ -229,7 +229,7 @@ func (w *watcher) run() {
 			continue
 		}
 		w.tell(changes)
-		if w.fs.kernel.gate.grace() {
+		if w.fs.kernel.grace() {
 			w.tell(changes)
 		}
 		if w.fs.observer != nil {
@@ -309,7 +309,7 @@ func (w *watcher) tellAll() {
 				kernel.forgetNode(n.id)
 			}
 		}
-		if !kernel.gate.grace() {
+		if !kernel.grace() {
 			return
 		}
 		_ = kernel.forgetNames()

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/union/transport"
 )
 
 // fuse looks at FUSE by making a file system that is never mounted, and reading what the kernel offers to its server.
@@ -118,10 +120,9 @@ func passthrough(o offer) Check {
 // must be allowed.
 func ioUring(o offer) Check {
 	const name = "fuse io_uring"
-	const parameter = "/sys/module/fuse/parameters/enable_uring"
 	if o.flags&flagIOUring == 0 {
-		if text, err := os.ReadFile(parameter); err == nil && strings.TrimSpace(string(text)) != "Y" {
-			return warn(name, "echo Y > "+parameter, "switched off")
+		if text, err := os.ReadFile(transport.Parameter); err == nil && strings.TrimSpace(string(text)) != "Y" {
+			return warn(name, "echo Y > "+transport.Parameter, "switched off")
 		}
 		return warn(name, "Linux 6.14 or later with CONFIG_FUSE_IO_URING", "not in this kernel")
 	}

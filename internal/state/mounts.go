@@ -18,6 +18,7 @@ import (
 type Mount struct {
 	Mountpoint Text      `json:"mountpoint"`
 	Backend    string    `json:"backend"`             // "fuse" or "kernel"
+	Transport  string    `json:"transport,omitempty"` // what carries the requests to the process that serves it
 	PID        int       `json:"pid,omitempty"`       // of the process that serves it; 0 where the kernel does
 	Start      uint64    `json:"pid_start,omitempty"` // when that process started, as /proc/PID/stat has it
 	Spec       Text      `json:"spec"`                // as mount options; empty where it is not known
