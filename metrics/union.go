@@ -27,7 +27,7 @@ type Union struct {
 	lowerChanges prometheus.Counter
 
 	leftovers atomic.Int64
-	usage     atomic.Pointer[func() (nodes, files, dirs, watches int)]
+	usage     atomic.Pointer[func() (nodes, files, dirs, watches int, uncopied int64)]
 }
 
 // NewUnion returns a Union. operations are the names of the FUSE operations by number.
@@ -144,7 +144,7 @@ func (u *Union) LowerChanged(changes int) { u.lowerChanges.Add(float64(changes))
 func (u *Union) Fault() { u.faults.Inc() }
 
 // Opened notes what was cleaned up, and how to find out what is in use.
-func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs, watches int)) {
+func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs, watches int, uncopied int64)) {
 	u.leftovers.Store(int64(leftovers))
 	u.usage.Store(&usage)
 }
@@ -156,8 +156,10 @@ var (
 		"Objects of an earlier mount that were removed from the work directory. One, which whiteouts share, is normal.", nil, nil)
 	nodesDesc = prometheus.NewDesc("unionfsd_nodes",
 		"Files and directories that the kernel holds a reference to.", nil, nil)
-	filesDesc = prometheus.NewDesc("unionfsd_open_files", "Open files of the union.", nil, nil)
-	dirsDesc  = prometheus.NewDesc("unionfsd_open_directories", "Open directories of the union.", nil, nil)
+	filesDesc    = prometheus.NewDesc("unionfsd_open_files", "Open files of the union.", nil, nil)
+	dirsDesc     = prometheus.NewDesc("unionfsd_open_directories", "Open directories of the union.", nil, nil)
+	uncopiedDesc = prometheus.NewDesc("unionfsd_copyup_outstanding_bytes",
+		"Bytes of lazily copied files that are still to be copied to the upper layer in the background.", nil, nil)
 	watchDesc = prometheus.NewDesc("unionfsd_watched_directories",
 		"Directories of lower layers whose changes the kernel is told of. Each takes one of fs.inotify.max_user_watches.", nil, nil)
 )
@@ -176,7 +178,7 @@ type rest struct{ *Union }
 
 // Describe implements prometheus.Collector.
 func (rest) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc, watchDesc} {
+	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc, watchDesc, uncopiedDesc} {
 		ch <- d
 	}
 }
@@ -188,11 +190,14 @@ func (c rest) Collect(ch chan<- prometheus.Metric) {
 	if usage == nil {
 		return // not opened yet
 	}
-	nodes, files, dirs, watches := (*usage)()
+	nodes, files, dirs, watches, uncopied := (*usage)()
 	for _, v := range []struct {
 		desc  *prometheus.Desc
 		value int
-	}{{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {dirsDesc, dirs}, {watchDesc, watches}} {
+	}{
+		{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {dirsDesc, dirs}, {watchDesc, watches},
+		{uncopiedDesc, int(uncopied)},
+	} {
 		ch <- prometheus.MustNewConstMetric(v.desc, prometheus.GaugeValue, float64(v.value))
 	}
 }

@@ -3,6 +3,7 @@ package union
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -248,6 +249,17 @@ func (f *filler) take() *lazyFile {
 		return nil
 	}
 	return f.queue[0]
+}
+
+// left is how many bytes are still to be filled.
+func (f *filler) left() (bytes int64) {
+	f.mu.Lock()
+	queue := slices.Clone(f.queue)
+	f.mu.Unlock()
+	for _, l := range queue {
+		bytes += l.Left()
+	}
+	return bytes
 }
 
 func (f *filler) drop(l *lazyFile) {

@@ -18,8 +18,8 @@ import (
 type Observer interface {
 	// Opened comes first. leftovers is how many objects of an earlier mount were found in the work directory and
 	// removed. usage tells how many objects the kernel holds, how many files and directories are open, and how
-	// many lower directories are watched; it may be called at any time, also after the union has ended.
-	Opened(leftovers int, usage func() (nodes, files, dirs, watches int))
+	// many lower directories are watched, and how many bytes of lazily copied files are still to be copied; it may be called at any time, also after the union has ended.
+	Opened(leftovers int, usage func() (nodes, files, dirs, watches int, uncopied int64))
 
 	// Begin and End enclose a request, from when it was read to when its answer is ready. op is the FUSE
 	// operation, an index into [Operations] or beyond; errno is 0 for success.
@@ -116,14 +116,14 @@ func (fs *FS) observe(obs Observer) {
 	obs.Opened(leftovers, fs.usage)
 }
 
-// usage counts what the kernel and its users hold.
-func (fs *FS) usage() (nodes, files, dirs, watches int) {
+// usage counts what the kernel and its users hold, and what the filler has before it.
+func (fs *FS) usage() (nodes, files, dirs, watches int, uncopied int64) {
 	fs.nodes.mu.Lock()
 	nodes = len(fs.nodes.byID)
 	fs.nodes.mu.Unlock()
 	fs.handles.mu.RLock()
 	defer fs.handles.mu.RUnlock()
-	return nodes, len(fs.handles.files), len(fs.handles.dirs), fs.watcher.count()
+	return nodes, len(fs.handles.files), len(fs.handles.dirs), fs.watcher.count(), fs.filler.left()
 }
 
 // lookedUp tells the observer of a lookup by the kernel.
