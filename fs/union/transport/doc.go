@@ -44,6 +44,7 @@
 //     that takes a request first sees to it that others wait (see queue): a copy-up must not stop a CPU.
 //   - A request that finds no entry waits for the next answer on its CPU: a new entry takes only what comes after it
 //     (fuse_uring_do_register, fuse_uring_next_fuse_req). So there are entries in reserve before they are needed.
+//     A burst of more than these, all of them slow, still holds up the rest for as long as they take.
 //   - An entry cannot be taken back: its memory in the kernel stays until the connection ends. So a thread stays, too.
 //   - When the connection ends, every entry that waits completes with ENOTCONN, and so does every later command.
 //

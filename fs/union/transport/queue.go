@@ -15,8 +15,9 @@ import (
 //
 // It begins with a few threads. One that takes a request looks how many others wait. If they are too few, it leaves the
 // request to a new thread and lends the kernel another entry at once, before anything is done for the request: see
-// replace. So there are always some more entries than requests at work. Threads stay, and of those that wait the kernel
-// takes the one that came last, whose memory is in the CPU's cache.
+// replace. So there are always some more entries than requests at work, but for a burst: if more requests come from one
+// CPU than there are entries, before a thread has had its turn, the others wait for the next answer on that CPU. Threads
+// stay, and of those that wait the kernel takes the one that came last, whose memory is in the CPU's cache.
 type queue struct {
 	conn    *Conn
 	cpu     int
@@ -25,8 +26,10 @@ type queue struct {
 }
 
 const (
-	firstThreads = 3 // of a queue
-	fewWaiting   = 2 // when fewer wait, there is to be one more
+	// firstThreads is how many a queue begins with, and so what burst it takes. Each is a kernel stack and a few pages.
+	firstThreads = 8
+	// fewWaiting: when fewer wait, there is to be one more.
+	fewWaiting = 4
 )
 
 // worker is a thread of a queue: one ring, in which is one entry at most.
