@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -121,7 +120,7 @@ func passthrough(o offer) Check {
 func ioUring(o offer) Check {
 	const name = "fuse io_uring"
 	if o.flags&flagIOUring == 0 {
-		if text, err := os.ReadFile(transport.Parameter); err == nil && strings.TrimSpace(string(text)) != "Y" {
+		if transport.SwitchedOff() {
 			return warn(name, "echo Y > "+transport.Parameter, "switched off")
 		}
 		return warn(name, "Linux 6.14 or later with CONFIG_FUSE_IO_URING", "not in this kernel")

@@ -75,8 +75,14 @@ func (c *Conn) prepare(init []byte) ([]*worker, error) {
 	return c.newWorkers()
 }
 
+// SwitchedOff reports whether the kernel has FUSE over io_uring, and offers it to nobody because of Parameter.
+func SwitchedOff() bool {
+	text, err := os.ReadFile(Parameter)
+	return err == nil && strings.TrimSpace(string(text)) != "Y"
+}
+
 func errNotOffered() error {
-	if text, err := os.ReadFile(Parameter); err == nil && strings.TrimSpace(string(text)) != "Y" {
+	if SwitchedOff() {
 		return errors.New("the kernel's FUSE has it switched off: echo Y > " + Parameter)
 	}
 	return errors.New("the kernel has no FUSE over io_uring: Linux 6.14 or later with CONFIG_FUSE_IO_URING is needed")
