@@ -18,6 +18,8 @@ type Stack struct {
 	Data   []*Layer // data-only; the first is looked at first
 	Work   *Work    // nil without Upper, and after OpenReadOnly
 	Xattr  XattrNames
+
+	Privileged bool // this process is root of the host: no local file system refuses it a file
 }
 
 // Open opens the layers of spec and takes the lock on its upper layer, so that no other union can write there until
@@ -55,7 +57,8 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Stack{Spec: spec, Xattr: NewXattrNames(spec.Options.UserXattr || !inInitialUserNS())}
+	initial := inInitialUserNS()
+	s := &Stack{Spec: spec, Privileged: initial && os.Geteuid() == 0, Xattr: NewXattrNames(spec.Options.UserXattr || !initial)}
 	b := newBudget()
 	for i, path := range spec.Lower {
 		l, err := openLower(path, b)

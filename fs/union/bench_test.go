@@ -19,7 +19,7 @@ import (
 const benchNames = 200 // in the directory "dir" of each union
 
 // benchFS opens a union whose directory "dir" is on the given number of lower layers, which share its names.
-func benchFS(b *testing.B, lowers int) *FS {
+func benchFS(b testing.TB, lowers int) *FS {
 	b.Helper()
 	tmp := b.TempDir()
 	spec := layer.Spec{Upper: filepath.Join(tmp, "upper"), Work: filepath.Join(tmp, "work")}
@@ -60,7 +60,7 @@ func benchName(i int) string { return fmt.Sprintf("file%03d", i%benchNames) }
 func benchHeader(id uint64) fuse.InHeader { return fuse.InHeader{NodeId: id} }
 
 // benchLookup looks a name up as the kernel would.
-func benchLookup(b *testing.B, fs *FS, parent uint64, name string) uint64 {
+func benchLookup(b testing.TB, fs *FS, parent uint64, name string) uint64 {
 	b.Helper()
 	header := benchHeader(parent)
 	var out fuse.EntryOut

@@ -13,10 +13,13 @@ import (
 )
 
 // file is an open regular file. It follows its node from the lower to the upper layer.
+//
+// A lower file is opened when it is first read: most are in the kernel's cache, and never are.
 type file struct {
 	node    *node
-	accmode int  // O_RDONLY, O_WRONLY or O_RDWR
-	passed  bool // whether it is passed through: see passthrough.go
+	accmode int   // O_RDONLY, O_WRONLY or O_RDWR
+	passed  bool  // whether it is passed through: see passthrough.go
+	lower   inode // the lower file that it is to be; none if that does not matter
 
 	mu    sync.RWMutex // see the package comment
 	fd    int          // guarded by mu; -1 if it was not needed yet
@@ -48,27 +51,14 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if err := fs.findDeferred(n); err != nil {
 		return fs.nodeStatus("open", n, err)
 	}
-	fd, upper, err := openNode(n, flags)
-	if err == unix.EPERM && in.Flags&unix.O_APPEND != 0 { // chattr +a: it can be opened in no other way
-		fd, upper, err = openNode(n, flags|unix.O_APPEND)
+	f, now, err := fs.openLate(n, flags)
+	if f == nil && err == nil {
+		f, now, err = fs.openNow(n, in)
 	}
 	if err != nil {
 		return fs.nodeStatus("open", n, err)
 	}
-	if flags&unix.O_TRUNC != 0 {
-		if err := fs.dropCapabilities(layer.RefFD(fd)); err != nil {
-			unix.Close(fd)
-			return fs.nodeStatus("open", n, err)
-		}
-	}
-	if flags&unix.O_TRUNC != 0 && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
-		if err := fs.dropPrivileges(layer.RefFD(fd), &in.InHeader); err != nil {
-			unix.Close(fd)
-			return fs.nodeStatus("open", n, err)
-		}
-	}
-	f := newFile(n, fd, upper, flags)
-	if err := fs.startIO(f, out); err != nil {
+	if err := fs.startIO(f, now, out); err != nil {
 		f.close()
 		fs.split(n)
 		return fs.nodeStatus("open", n, err)
@@ -78,6 +68,48 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	fs.replyOpen(f, out)
 	return fuse.OK
+}
+
+// openLate returns an open file of n that opens nothing before it is read, and what its data are now. It returns nil for
+// a file that has to be opened at once: since it is of the upper layer, or the kernel is to be given it, or that may fail
+// in other ways than that the file is gone.
+func (fs *FS) openLate(n *node, flags int) (f *file, now cacheStamp, err error) {
+	if flags != unix.O_RDONLY || n.isUpperData() || n.filling() != nil || passing(fs.passing.Load()) == passAll {
+		return nil, now, nil
+	}
+	var st unix.Stat_t
+	if err := n.statData(&st); err != nil {
+		return nil, now, err
+	}
+	const readable = unix.S_IRUSR | unix.S_IRGRP | unix.S_IROTH
+	if !(fs.stack.Privileged && n.from.Local) && st.Mode&readable != readable {
+		return nil, now, nil
+	}
+	return &file{node: n, fd: -1, lower: inode{st.Dev, st.Ino}}, lowerStamp(&st), nil
+}
+
+// openNow opens n for a request, and returns what its data are now.
+func (fs *FS) openNow(n *node, in *fuse.OpenIn) (*file, cacheStamp, error) {
+	flags := backingFlags(in.Flags)
+	fd, upper, err := openNode(n, flags)
+	if err == unix.EPERM && in.Flags&unix.O_APPEND != 0 { // chattr +a: it can be opened in no other way
+		fd, upper, err = openNode(n, flags|unix.O_APPEND)
+	}
+	if err != nil {
+		return nil, cacheStamp{}, err
+	}
+	if flags&unix.O_TRUNC != 0 {
+		err = fs.dropCapabilities(layer.RefFD(fd))
+		if err == nil && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+			err = fs.dropPrivileges(layer.RefFD(fd), &in.InHeader)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return nil, cacheStamp{}, err
+		}
+	}
+	f := newFile(n, fd, upper, flags)
+	return f, stampOf(f), nil
 }
 
 // newFile takes over fd, an open file of n.
@@ -96,6 +128,19 @@ func (f *file) close() {
 func (fs *FS) replyOpen(f *file, out *fuse.OpenOut) {
 	out.Fh = fs.handles.addFile(f)
 	out.OpenFlags |= fuse.FOPEN_NOFLUSH // a layer is a local file system: close reports nothing
+}
+
+// inode is an object of a file system.
+type inode struct{ dev, ino uint64 }
+
+// statData describes the file that has the data of n.
+func (n *node) statData(st *unix.Stat_t) error {
+	return n.use(func(r layer.Ref) error {
+		if n.meta.Load() {
+			r = layer.RefFD(n.data)
+		}
+		return r.Stat(st)
+	})
 }
 
 // openNode opens the data of a node, and tells whether they are of the upper layer: then they stay where they are.
@@ -133,16 +178,24 @@ func (f *file) with(do func(fd int) error) error {
 	return do(f.fd)
 }
 
-// follow opens the file of the node, for the first time or after the data of the node were copied up.
+// follow opens the file of the node, for the first time or after the data of the node were copied up. ENOENT if somebody
+// has removed the lower file on the host before it was read, or put another one in its place.
 func (f *file) follow() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.fd >= 0 && f.upper.Load() {
+	if f.fd >= 0 && (f.upper.Load() || !f.node.isUpperData()) { // somebody else was faster
 		return nil
 	}
 	fd, upper, err := openNode(f.node, f.accmode)
 	if err != nil {
 		return err
+	}
+	if f.lower != (inode{}) && !upper && fd >= 0 {
+		var st unix.Stat_t
+		if err := layer.RefFD(fd).Stat(&st); err != nil || f.lower != (inode{st.Dev, st.Ino}) {
+			unix.Close(fd)
+			return unix.ENOENT
+		}
 	}
 	f.close()
 	f.fd = fd

@@ -126,9 +126,9 @@ func (fs *FS) joinIO(n *node, out *fuse.OpenOut) bool {
 	return true
 }
 
-// startIO decides how f is read and written, and says so in out. ESTALE if it cannot be: f is open for writing, and others
-// that are open are passed through to the lower file.
-func (fs *FS) startIO(f *file, out *fuse.OpenOut) error {
+// startIO decides how f, whose data are described by now, is read and written, and says so in out. ESTALE if it cannot be:
+// f is open for writing, and others that are open are passed through to the lower file.
+func (fs *FS) startIO(f *file, now cacheStamp, out *fuse.OpenOut) error {
 	n := f.node
 	io := n.io()
 	io.mu.Lock()
@@ -142,7 +142,7 @@ func (fs *FS) startIO(f *file, out *fuse.OpenOut) error {
 		io.pass(out)
 	default:
 		io.cached++
-		if io.keeps(fs, f) {
+		if io.keeps(fs, now) {
 			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 		}
 	}
@@ -237,36 +237,48 @@ func (n *node) passedBelow() bool {
 	return io.passed > 0 && !io.backing.upper
 }
 
-// cacheStamp says what data the kernel has cached.
+// cacheStamp says what data the kernel has cached. Of an upper file the layer is enough: all changes go through the kernel.
+// A lower file may be changed by somebody else; its size and times tell.
 type cacheStamp struct {
-	valid        bool
+	valid        bool // else the data are like no others
 	upper        bool
 	mtime, ctime unix.Timespec
 	size         int64
 }
 
-// keeps reports whether what the kernel has cached of the node is what f would read. Of an upper file it is: all changes
-// went through the kernel. A lower file may have been changed by somebody else; its times tell, if they are old enough:
-// of two changes in one tick of the clock they do not show the second.
+// stampOf describes the data that f, which was opened, would read now.
+func stampOf(f *file) cacheStamp {
+	if f.upper.Load() {
+		return cacheStamp{valid: true, upper: true}
+	}
+	var st unix.Stat_t
+	if f.fd < 0 || layer.RefFD(f.fd).Stat(&st) != nil {
+		return cacheStamp{}
+	}
+	return lowerStamp(&st)
+}
+
+// lowerStamp describes the data of a lower file, if its times are old enough: of two changes in one tick of the clock they
+// do not show the second.
+func lowerStamp(st *unix.Stat_t) cacheStamp {
+	const tick = 20 * time.Millisecond
+	if time.Since(time.Unix(st.Ctim.Unix())) < tick {
+		return cacheStamp{}
+	}
+	return cacheStamp{valid: true, mtime: st.Mtim, ctime: st.Ctim, size: st.Size}
+}
+
+// keeps reports whether what the kernel has cached of the node is what somebody would read who opened it now, and notes
+// that it is what the kernel will have.
 //
 // Precondition: io.mu is held.
-func (io *fileIO) keeps(fs *FS, f *file) bool {
-	const tick = 20 * time.Millisecond
-	before := io.kept
-	io.kept = cacheStamp{}
+func (io *fileIO) keeps(fs *FS, now cacheStamp) bool {
 	if fs.shared.Load() {
-		return false
+		now = cacheStamp{}
 	}
-	now := cacheStamp{valid: true, upper: f.upper.Load()}
-	if !now.upper {
-		var st unix.Stat_t
-		if err := layer.RefFD(f.fd).Stat(&st); err != nil || time.Since(time.Unix(st.Ctim.Unix())) < tick {
-			return false
-		}
-		now.mtime, now.ctime, now.size = st.Mtim, st.Ctim, st.Size
-	}
+	before := io.kept
 	io.kept = now
-	return before == now
+	return now.valid && before == now
 }
 
 // The ioctls of linux/fuse.h about backing files.

@@ -91,10 +91,25 @@ var live = []check{
 		u.mount(`file f "old"`)
 		u.editsLower = true
 		fd := u.open("f", unix.O_RDONLY, 0)
+		equal(u, u.readFD(fd), "old")
 		equal(u, u.fstat(fd).Nlink, 1)
 		u.ok(os.Remove(u.low(0, "f")))
 		u.soon(func() bool { return u.fstat(fd).Nlink == 0 })
 		equal(u, u.readFD(fd), "old")
+	}},
+	{"a file that is replaced after it was opened and before it is read", func(u *union) {
+		u.mount(`file f "old"`)
+		u.editsLower = true
+		fd := u.open("f", unix.O_RDONLY, 0)
+		u.edit("f.tmp", "new one")
+		u.ok(os.Rename(u.low(0, "f.tmp"), u.low(0, "f")))
+		u.soon(func() bool { return u.read("f") == "new one" })
+		b := make([]byte, 16)
+		if n, err := unix.Pread(fd, b, 0); err == nil { // or it is gone: what is read is never the other file
+			equal(u, string(b[:n]), "old")
+		} else {
+			equal(u, err, error(unix.ENOENT))
+		}
 	}},
 	{"a file of several names, changed through another one", func(u *union) {
 		u.layers("file f \"old\"\ndir d")
