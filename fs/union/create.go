@@ -75,11 +75,12 @@ func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 // replyCreate answers with the new file n of parent, which fd is an open file of.
 func (fs *FS) replyCreate(parent, n *node, st *unix.Stat_t, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
 	f := newFile(n, fd, true, int(flags))
-	if err := fs.startIO(f, &out.OpenOut); err != nil {
+	if err := fs.startIO(f, stampOf(f), &out.OpenOut); err != nil {
 		f.close()
 		return fs.nodeStatus("create", n, err)
 	}
 	fs.fillEntry(parent, n, st, &out.EntryOut)
+	out.SetAttrTimeout(fs.bornAttrTTL(n, uint32(st.Nlink)))
 	fs.replyOpen(f, &out.OpenOut)
 	return fuse.OK
 }

@@ -20,6 +20,10 @@ const (
 	// floodTTL is for what cannot be taken back one by one once events were lost: names that are not there, if the
 	// kernel cannot be told to forget all names.
 	floodTTL = time.Second
+
+	// bornTTL is for the attributes of a file that was just made and is open for writing: long enough for who looks at
+	// what he has made, as tar and cp do, before he writes. What he writes the kernel sees, but through a mapping.
+	bornTTL = time.Millisecond
 )
 
 // given is the time that the user or the circumstances prescribe for everything.
@@ -80,6 +84,14 @@ func (fs *FS) attrTTL(n *node, links uint32) time.Duration {
 		return knownTTL
 	}
 	return briefTTL
+}
+
+// bornAttrTTL is attrTTL for a file that was just made.
+func (fs *FS) bornAttrTTL(n *node, links uint32) time.Duration {
+	if _, given := fs.given(); !given && n.unseen.Load() > 0 {
+		return bornTTL
+	}
+	return fs.attrTTL(n, links)
 }
 
 // heard reports whether the kernel is told of whatever others change in n, an object of a lower layer: its attributes,
