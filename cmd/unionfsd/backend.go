@@ -22,6 +22,11 @@ func backendFlag(flags *pflag.FlagSet, name *string) {
 	flags.StringVarP(name, "backend", "b", "fuse", "`WHO` serves the union: fuse, kernel, or auto: the kernel if it can")
 }
 
+// ioUringFlag stands for the option io_uring=.
+func ioUringFlag(flags *pflag.FlagSet, whether *string) {
+	flags.StringVar(whether, "io-uring", "", "`WHETHER` requests come over io_uring: auto, where the kernel offers it; on, or not at all; off")
+}
+
 // chooseBackend returns the backend called name. For auto that is the kernel's overlayfs if it can do all that spec
 // asks for, else FUSE.
 func (a *app) chooseBackend(ctx context.Context, name string, spec layer.Spec) (mount.Backend, error) {

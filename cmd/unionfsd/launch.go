@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,11 +69,15 @@ func (p program) process(stdin, stdout, stderr *os.File) ns.Process {
 // supervisor runs one container, from its making to its end.
 type supervisor struct {
 	launch
-	app  *app
-	root state.Root
-	home *state.Home
-	view mount.View
-	mask []string // where the state root is seen in the container
+	app   *app
+	root  state.Root
+	home  *state.Home
+	view  mount.View
+	begun func()   // ends what untilSignal began
+	mask  []string // where the state root is seen in the container
+
+	mounts      []ns.Mount // what is mounted in it besides
+	closeMounts func()     // closes their descriptors; may be called again
 
 	mu     sync.Mutex
 	record state.Container
@@ -85,6 +90,9 @@ type supervisor struct {
 func (a *app) supervise(ctx context.Context, l launch, started func(name string) error) (code int, err error) {
 	began := time.Now()
 	s := &supervisor{launch: l, app: a}
+	// Until the program runs, signals end what is being made for it, and all of that; then they are the program's.
+	ctx, s.begun = signal.NotifyContext(ctx, slices.DeleteFunc(endSignals(), signal.Ignored)...)
+	defer s.begun()
 	if s.root, err = state.At(l.StateRoot); err != nil {
 		return exitSelf, err
 	}
@@ -106,12 +114,11 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 			code, err = exitSelf, eerr
 		}
 	}()
-	mounts, closeMounts, err := s.openRoot(ctx)
-	if err != nil {
+	if err := s.openRoot(ctx); err != nil {
 		return exitSelf, err
 	}
-	defer closeMounts()
-	code, err = s.run(mounts, func() error {
+	defer s.view.Close()
+	code, err = s.run(ctx, func() error {
 		ran = true
 		a.counted(s.root.CountStart(time.Since(began)))
 		if err := status.started(s.inside.Pid()); err != nil {
@@ -127,31 +134,30 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 }
 
 // openRoot opens the union that becomes the root, and what is mounted in it.
-func (s *supervisor) openRoot(ctx context.Context) ([]ns.Mount, func(), error) {
-	var err error
+func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	if s.mask, err = stateInside(s.root, s.Spec.Lower); err != nil {
-		return nil, nil, err
+		return err
 	}
 	nested := !ns.InInitialUserNamespace()
 	if nested {
 		if err := nothingMountedIn(s.Spec.Lower); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 	files, err := s.etcFiles()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	specs := append(s.Mounts, files...)
 	if len(s.mask) == 0 { // else it would be a layer inside another one
 		if s.Spec, err = s.withMountPoints(specs); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 	if s.Spec.Upper == "" {
 		s.Spec.Upper, s.Spec.Work = s.home.Upper(), s.home.Work()
 		if err := likeRoot(s.Spec.Upper, s.Spec.Lower[0]); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 	if nested {
@@ -159,27 +165,29 @@ func (s *supervisor) openRoot(ctx context.Context) ([]ns.Mount, func(), error) {
 	}
 	b, err := s.app.chooseBackend(ctx, s.Backend, s.Spec)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	s.Backend = b.Name()
 	if len(s.mask) > 0 {
 		b = allowInside(b)
 	}
-	mounts, closeMounts, err := openMounts(specs)
-	if err != nil {
-		return nil, nil, err
+	if s.mounts, s.closeMounts, err = openMounts(specs); err != nil {
+		return err
 	}
 	raiseDescriptors()
 	unix.Umask(0) // the union is served by this process, and modes are what requests say
 	if s.view, err = b.Open(ctx, s.Spec); err != nil {
-		closeMounts()
-		return nil, nil, err
+		s.closeMounts()
 	}
-	return mounts, func() { s.view.Close(); closeMounts() }, nil
+	return err
 }
 
 // run runs the program in the view and returns its exit code. It calls started when the program runs.
-func (s *supervisor) run(mounts []ns.Mount, started func() error) (code int, err error) {
+func (s *supervisor) run(ctx context.Context, started func() error) (code int, err error) {
+	defer s.closeMounts()
+	if err := interrupted(ctx); err != nil {
+		return exitSelf, err
+	}
 	stdin, stdout, stderr := os.Stdin, os.Stdout, os.Stderr
 	if s.Detached {
 		stdin = nil
@@ -200,7 +208,7 @@ func (s *supervisor) run(mounts []ns.Mount, started func() error) (code int, err
 		Process:        s.Program.process(stdin, stdout, stderr),
 		Root:           s.view.FD(),
 		ReadOnly:       s.ReadOnly,
-		Mounts:         mounts,
+		Mounts:         s.mounts,
 		Mask:           s.mask,
 		Hostname:       hostname,
 		PrivateNetwork: s.PrivateNetwork,
@@ -216,13 +224,36 @@ func (s *supervisor) run(mounts []ns.Mount, started func() error) (code int, err
 		return startCode(err), err
 	}
 	s.inside = inside
+	// From here on the container alone holds what is mounted in it, whatever becomes of this process: see Release.
+	s.closeMounts()
+	err = s.view.Release()
+	defer inside.Forward()()
+	err = errors.Join(err, interrupted(ctx))
+	s.begun()
+	if err != nil {
+		s.inside.Signal(syscall.SIGKILL)
+		_, werr := s.inside.Wait()
+		return exitSelf, errors.Join(err, werr)
+	}
 	if master := inside.Terminal(); master != nil && s.Detached {
 		s.log.take(master, streamOut)
 	} else if master != nil {
 		defer relay(master)()
 	}
-	defer inside.Forward()()
 	return s.attend(started)
+}
+
+// endSignals are what tells a command to end.
+func endSignals() []os.Signal {
+	return []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
+}
+
+// interrupted is an error if a signal has ended ctx.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("told to end before the program ran: %w", context.Cause(ctx))
 }
 
 // attend is with a running container until it ends, and notes how that was.
@@ -323,7 +354,8 @@ func (l launch) detach() (name string, code int, err error) {
 func detachedSupervisor() int {
 	var l launch
 	return runDaemon(&l, func(report reportFunc) (int, error) {
-		signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+		// Taken, not ignored: what is ignored stays so in the programs of the container.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 		a := &app{stdout: io.Discard, stderr: os.Stderr, verbose: l.Verbose}
 		return a.supervise(context.Background(), l, report)
 	})

@@ -79,7 +79,7 @@ func runScripts(t *testing.T, dir, backend string) {
 	})
 }
 
-func isOverlay(t *testing.T, dir string) bool {
+func isOverlay(t testing.TB, dir string) bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		t.Fatal(err)

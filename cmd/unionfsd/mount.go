@@ -74,7 +74,7 @@ over io_uring where the kernel offers it, which "unionfsd doctor" tells; io_urin
 	flags.StringVarP(&layers.work, "work", "w", "", "empty `DIR` on the file system of the upper layer")
 	flags.StringArrayVarP(&layers.options, "options", "o", nil, "mount `OPTIONS`, separated by commas")
 	flags.StringVar(&passthrough, "passthrough", "", "`FILES` that the kernel reads and writes without the server: auto, all or off")
-	flags.StringVar(&ioUring, "io-uring", "", "`WHETHER` requests come over io_uring: auto, where the kernel offers it; on, or not at all; off")
+	ioUringFlag(flags, &ioUring)
 	flags.BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground; unmount on SIGINT or SIGTERM")
 	measured.add(flags)
 	return cmd

@@ -29,6 +29,7 @@ type runFlags struct {
 	dockerRoot  string
 	upper, work string
 	backend     string
+	ioUring     string
 	name        string
 	remove      bool
 	detach      bool
@@ -93,6 +94,7 @@ such program, and 125 if something else failed.`,
 	flags.StringVar(&f.upper, "upper", "", "upper layer `DIR` (default: one under the state root)")
 	flags.StringVar(&f.work, "work", "", "work `DIR`, empty and on the file system of the upper layer")
 	backendFlag(flags, &f.backend)
+	ioUringFlag(flags, &f.ioUring)
 	flags.StringVar(&f.name, "name", "", "`NAME` of the container and its host name (default: made up)")
 	flags.BoolVar(&f.remove, "rm", false, "remove the container when the program ends")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "run it in the background, and print its name")
@@ -121,6 +123,13 @@ func (a *app) runLaunch(f runFlags, argv []string) (launch, error) {
 		Backend:   f.backend,
 		Rootfs:    from.name,
 		Image:     from.image,
+	}
+	if f.ioUring != "" {
+		said, _, err := layer.ParseOptions("io_uring=" + f.ioUring)
+		if err != nil {
+			return launch{}, err
+		}
+		l.Spec.Options.FUSE.IOUring = said.Options.FUSE.IOUring
 	}
 	if l.Program, err = f.program.program(from.argv); err != nil {
 		return launch{}, err

@@ -69,6 +69,9 @@ func (a *app) stop(ctx context.Context, name string, patience time.Duration) err
 	if err != nil || !c.Running {
 		return err
 	}
+	if c.PID == 0 { // nobody answers yet
+		return killContainer(ctx, root, name)
+	}
 	s := syscall.SIGTERM
 	if c.StopSignal != 0 {
 		s = syscall.Signal(c.StopSignal)
@@ -187,25 +190,40 @@ func (a *app) rmCommand() *cobra.Command {
 
 // killContainer kills the supervisor of a container, with which all of it ends, and waits for that. It needs nothing of
 // the container to work.
+//
+// One that is starting is asked first: it may be the only one that holds the union that it serves, and the kernel may
+// not let go of such a process (transport/doc.go).
 func killContainer(ctx context.Context, root state.Root, name string) error {
+	const politely, surely = 2 * time.Second, 10 * time.Second
 	c, err := root.Container(name)
+	if err == nil && c.Running && c.PID == 0 {
+		if err := endSupervisor(ctx, root, c, unix.SIGTERM, politely); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		c, err = root.Container(name)
+	}
 	if errors.Is(err, state.ErrNoContainer) || err == nil && !c.Running {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if process, ok := c.OpenSupervisor(); ok {
-		defer process.Close()
-		err := unix.PidfdSendSignal(int(process.Fd()), unix.SIGKILL, nil, 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill its supervisor: %w", os.NewSyscallError("pidfd_send_signal", err))
-		}
-	}
-	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := root.AwaitEnd(wait, name); err != nil {
+	if err := endSupervisor(ctx, root, c, unix.SIGKILL, surely); err != nil {
 		return fmt.Errorf("its supervisor does not end: %w", err)
 	}
 	return nil
+}
+
+// endSupervisor sends a signal to the supervisor of c, and waits for its end.
+func endSupervisor(ctx context.Context, root state.Root, c state.Container, s unix.Signal, patience time.Duration) error {
+	if process, ok := c.OpenSupervisor(); ok {
+		defer process.Close()
+		err := unix.PidfdSendSignal(int(process.Fd()), s, nil, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return os.NewSyscallError("pidfd_send_signal", err)
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return root.AwaitEnd(wait, c.Name)
 }

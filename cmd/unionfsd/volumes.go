@@ -171,13 +171,14 @@ func (m *mountSpec) option(word string) error {
 	return nil
 }
 
-// openMounts clones what is to be bound. The function that it returns closes it.
+// openMounts clones what is to be bound. The function that it returns closes it, when it is first called.
 func openMounts(specs []mountSpec) (mounts []ns.Mount, closeAll func(), err error) {
 	var fds []int
 	closeAll = func() {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
+		fds = nil
 	}
 	for _, s := range specs {
 		m := ns.Mount{Path: s.Target, Attr: s.Attr, Options: s.Options}

@@ -25,9 +25,14 @@ type Backend interface {
 type View interface {
 	// FD is the descriptor of the detached mount, as fsmount(2) returns it: what move_mount(2) attaches, in
 	// this mount namespace or, after it was passed on, in another one. The View owns it; it keeps the mount busy
-	// until Attach or Close. It is -1 after Attach, and where the kernel has no detached mounts (before Linux
+	// until Attach, Release or Close. It is -1 after that, and where the kernel has no detached mounts (before Linux
 	// 5.2); then Attach is the only way.
 	FD() int
+
+	// Release closes FD when somebody else has attached it: the mount then lives as long as the mount namespace that
+	// it is in. Who serves the view must not be who holds it last. If such a process is killed, the kernel unmounts in
+	// its name, and may wait for an answer that nobody is left to give (transport/doc.go).
+	Release() error
 
 	// Attach mounts the view on the directory target, in the mount namespace of the caller. At most one of
 	// Attach and a move_mount of FD succeeds.

@@ -43,8 +43,7 @@ func (v *view) Attach(target string) error {
 	if err == nil {
 		v.attached, err = findMount(id)
 	}
-	unix.Close(v.fd)
-	v.fd = -1
+	v.closeMount()
 	if err == nil && v.attached == nil {
 		err = fmt.Errorf("the mount %d is not in mountinfo", id)
 	}
@@ -53,6 +52,23 @@ func (v *view) Attach(target string) error {
 		return errors.Join(err, unix.Unmount(target, unix.MNT_DETACH))
 	}
 	return nil
+}
+
+// Release implements mount.View.
+func (v *view) Release() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.closeMount()
+}
+
+// closeMount closes the descriptor of the mount, if it still is open.
+func (v *view) closeMount() error {
+	if v.fd < 0 {
+		return nil
+	}
+	fd := v.fd
+	v.fd = -1
+	return unix.Close(fd)
 }
 
 // AttachBeneath implements mount.Next.
@@ -67,8 +83,7 @@ func (v *view) AttachBeneath(old int) error {
 		return err
 	}
 	v.beneath = id
-	unix.Close(v.fd)
-	v.fd = -1
+	v.closeMount()
 	return nil
 }
 
@@ -179,11 +194,7 @@ func layersOf(e mountinfo.Entry) string {
 func (v *view) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var errs []error
-	if v.fd >= 0 {
-		errs = append(errs, unix.Close(v.fd))
-		v.fd = -1
-	}
+	errs := []error{v.closeMount()}
 	if v.stack != nil {
 		errs = append(errs, v.stack.Close())
 		v.stack = nil

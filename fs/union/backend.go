@@ -261,7 +261,7 @@ type view struct {
 	stack   *layer.Stack
 	fs      *FS
 	server  *server
-	mountFD int // of the detached mount; -1 once it is attached
+	mountFD int // of the detached mount; -1 once it is attached or released
 
 	connection uint64 // see connectionID
 
@@ -301,10 +301,7 @@ func (v *view) Attach(target string) error {
 	err := unix.MoveMount(v.mountFD, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	switch err {
 	case nil:
-		// The descriptor would keep the union busy: it could not be unmounted.
-		fd := v.mountFD
-		v.mountFD = -1
-		return unix.Close(fd)
+		return v.Release() // the descriptor would keep the union busy: it could not be unmounted
 	case unix.ENOENT:
 		return fmt.Errorf("mount point %q does not exist: create the directory first", target)
 	case unix.ENOTDIR:
@@ -312,6 +309,16 @@ func (v *view) Attach(target string) error {
 	default:
 		return fmt.Errorf("attach to %q: %w", target, err)
 	}
+}
+
+// Release implements mount.View.
+func (v *view) Release() error {
+	if v.mountFD < 0 {
+		return nil
+	}
+	fd := v.mountFD
+	v.mountFD = -1
+	return unix.Close(fd)
 }
 
 // Transport is what carries the requests: "/dev/fuse" or "io_uring".
@@ -333,10 +340,7 @@ func (v *view) Close() error {
 }
 
 func (v *view) close() error {
-	if v.mountFD >= 0 {
-		unix.Close(v.mountFD) // unmounts what was never attached, or whose mount namespace is gone
-		v.mountFD = -1
-	}
+	v.Release() // unmounts what was never attached
 	if v.server == nil {
 		if v.fs != nil {
 			v.fs.close()

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/mount"
 	"github.com/unionfsd/unionfsd/fs/union/transport"
@@ -101,9 +99,7 @@ func (v *view) AttachBeneath(old int) error {
 	if err := sys.MoveBeneath(v.mountFD, old); err != nil {
 		return err
 	}
-	fd := v.mountFD
-	v.mountFD = -1
-	return unix.Close(fd)
+	return v.Release()
 }
 
 // Begin implements mount.Next.

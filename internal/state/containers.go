@@ -39,9 +39,12 @@ type Container struct {
 	Running bool `json:"-"`
 }
 
-// Status is "running", "paused", "exited (CODE)", or "died" where the supervisor was killed before it could note a code.
+// Status is "starting" before its program runs, "running", "paused", "exited (CODE)", or "died" where the supervisor was
+// killed before it could note a code.
 func (c Container) Status() string {
 	switch {
+	case c.Running && c.PID == 0:
+		return "starting"
 	case c.Running && c.Paused:
 		return "paused"
 	case c.Running:
@@ -124,7 +127,12 @@ func makeHome(parent, name string) (_ *Home, err error) {
 	if _, err := lockFile(h.lock); err != nil {
 		return nil, err
 	}
-	if err := write(filepath.Join(temp, "container.json"), Container{Name: name, Created: time.Now()}); err != nil {
+	// With its supervisor, for whoever wants to be rid of it before it has begun.
+	c := Container{Name: name, Created: time.Now(), Supervisor: os.Getpid()}
+	if c.Start, err = startTime(c.Supervisor); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if err := write(filepath.Join(temp, "container.json"), c); err != nil {
 		return nil, err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, h.dir, unix.RENAME_NOREPLACE)

@@ -52,13 +52,13 @@ func TestContainerLife(t *testing.T) {
 	if st, err := os.Stat(h.Upper()); err != nil || st.Mode().Perm() != 0o755 {
 		t.Errorf("upper: mode %v, %v; want 0755", st.Mode(), err)
 	}
-	if c, err := r.Container("web"); err != nil || c.Status() != "running" {
-		t.Errorf("status %q, %v; want running", c.Status(), err)
+	if c, err := r.Container("web"); err != nil || c.Status() != "starting" || c.Supervisor != os.Getpid() {
+		t.Errorf("status %q of supervisor %d, %v; want starting of this process", c.Status(), c.Supervisor, err)
 	}
 	if _, err := r.NewContainer("web"); err == nil || !strings.Contains(err.Error(), "unionfsd rm web") {
 		t.Errorf("a second container of that name: %v", err)
 	}
-	if err := r.RemoveContainer("web"); err == nil || !strings.Contains(err.Error(), "running") {
+	if err := r.RemoveContainer("web"); err == nil || !strings.Contains(err.Error(), "starting") {
 		t.Errorf("removal while running: %v", err)
 	}
 	code := 3
@@ -123,7 +123,7 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 	line, _ := bufio.NewReader(out).ReadString('\n')
 	c, err := r.Container("held")
-	if line != "held\n" || err != nil || c.Status() != "running" {
+	if line != "held\n" || err != nil || c.Status() != "starting" {
 		t.Errorf("while held: %q, status %q, %v", line, c.Status(), err)
 	}
 	cmd.Process.Kill()

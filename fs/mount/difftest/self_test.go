@@ -26,6 +26,7 @@ func (plain) Supports(context.Context, layer.Spec) error { return nil }
 func (p plain) Served() bool                             { return false }
 func (p plain) FD() int                                  { return p.fd }
 func (p plain) Wait() error                              { return nil }
+func (p plain) Release() error                           { return unix.Close(p.fd) }
 func (p plain) Close() error                             { return nil }
 func (plain) Open(_ context.Context, spec layer.Spec) (mount.View, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, spec.Upper, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)

@@ -46,6 +46,11 @@
 //     (fuse_uring_do_register, fuse_uring_next_fuse_req). So there are entries in reserve before they are needed.
 //     A burst of more than these, all of them slow, still holds up the rest for as long as they take.
 //   - An entry cannot be taken back: its memory in the kernel stays until the connection ends. So a thread stays, too.
+//   - A process that is killed while it holds the last reference to the mount that it serves, a descriptor or its mount
+//     namespace, never ends (Linux 6.18): it unmounts as it exits, and waits in fuse_wait_aborted for requests in a ring
+//     that goes after that. sync(2) then hangs for everybody. So see to it that somebody else has the mount, too: the
+//     launcher lets go of it when its container has it (mount.View.Release). "mount -f" in a private mount namespace can
+//     still be killed into that.
 //   - When the connection ends, every entry that waits completes with ENOTCONN, and so does every later command.
 //
 // # Files
