@@ -299,10 +299,7 @@ func (fs *FS) openDirectory(parent *node, name string, e *entry) (d *directory, 
 		closeDirectory(d)
 		return nil, "", err
 	}
-	if e.where == inUpper {
-		redirect = m.redirected
-	}
-	return d, redirect, nil
+	return d, m.redirected, nil
 }
 
 func closeDirectory(d *directory) {
@@ -316,10 +313,13 @@ type merger struct {
 	next   int    // index into parent.lowers, or into the stack's lower layers once a redirect was absolute
 	name   string // the name to look for there; a path from the root of the layer once a redirect was absolute
 	rooted bool
+	ended  bool // what was found hides the layers below it
 
-	redirected string // the first redirect that was followed
+	redirected string // the redirect of the upper object, if it has one
 	deferred   string // where in a data-only layer the data of a file are
 	sealed     bool   // an AUFS mark beside the directory that was found last hides what is below it
+
+	walked *layer.Dir // the last directory on the way along a path, which is the merger's to close; nil if that is a root
 }
 
 // collect opens every lower directory that shows through top. On an error it returns those it has opened too.
@@ -359,6 +359,9 @@ func (m *merger) layers() int {
 	return len(m.parent.lowers)
 }
 
+// more reports whether there are layers left to look at.
+func (m *merger) more() bool { return !m.ended && m.next < m.layers() }
+
 // redirect follows overlay.redirect of an object of the layer on: the object was renamed, and its lower parts are still
 // under the old name, in the same directory or, if it begins with a slash, anywhere (ovl_check_redirect). It reports
 // whether there are layers left to look at.
@@ -394,28 +397,34 @@ func (m *merger) readRedirect(obj layer.Ref) (string, error) {
 // follow goes where a redirect of an object of the layer on leads, and reports whether there are layers left to look at.
 func (m *merger) follow(target string, on *layer.Layer) (bool, error) {
 	if target == "" {
-		return m.next < m.layers(), nil
+		return m.more(), nil
 	}
-	if m.redirected == "" {
+	if on == m.fs.stack.Upper {
 		m.redirected = target
 	}
-	if path, absolute := strings.CutPrefix(target, "/"); absolute {
-		for _, part := range strings.Split(path, "/") {
-			if part == "." || part == ".." {
-				return false, unix.EIO
-			}
+	return m.more(), m.turn(target, on, "")
+}
+
+// turn makes m.name the redirect target of an object of the layer on, followed by rest: "" or, if the object is a
+// directory on the way along the path m.name, the parts of it that come after. Like ovl_check_redirect.
+func (m *merger) turn(target string, on *layer.Layer, rest string) error {
+	for _, part := range strings.Split(strings.TrimPrefix(target, "/"), "/") {
+		if part == "." || part == ".." {
+			return unix.EIO
 		}
-		m.next, m.rooted, m.name = on.Pos+1, true, path
-		return m.next < m.layers(), nil
 	}
-	if target == "." || target == ".." {
-		return false, unix.EIO
+	if path, absolute := strings.CutPrefix(target, "/"); absolute {
+		m.name, m.next, m.rooted = path+rest, on.Pos+1, true
+		m.ended = false // whatever the path led through until here
+		return nil
 	}
+	before := ""
 	if m.rooted {
-		target = m.name[:strings.LastIndex(m.name, "/")+1] + target
+		before, _ = strings.CutSuffix(m.name, rest)
+		before = before[:strings.LastIndexByte(before, '/')+1]
 	}
-	m.name = target
-	return m.next < m.layers(), nil
+	m.name = before + target + rest
+	return nil
 }
 
 // open opens the next merged directory, or returns nil if there is none: no layer has it, or something that is not a
@@ -432,6 +441,9 @@ func (m *merger) open() (*layer.Dir, error) {
 
 // advance returns the index of the next layer that may have m.name, or -1.
 func (m *merger) advance() int {
+	if m.ended {
+		return -1
+	}
 	i := m.next
 	if !m.rooted {
 		i = m.fs.below(m.parent, m.name, i)
@@ -448,21 +460,73 @@ func (m *merger) openIn(i int) (dir *layer.Dir, stop bool, err error) {
 	if !m.rooted {
 		return m.step(m.parent.lowers[i], m.name)
 	}
-	at := m.fs.stack.Lowers[i].Root
-	for _, part := range strings.Split(m.name, "/") {
-		dir, stop, err := m.step(at, part)
-		if dir != nil {
-			err = dir.Pin() // its parent is closed here, so that it could not be opened again
-		}
-		if at != m.fs.stack.Lowers[i].Root {
-			at.Close()
-		}
-		if dir == nil || err != nil {
-			return nil, stop, err
-		}
-		at = dir
+	defer m.leave()
+	in, name, stop, err := m.walk(i)
+	if in == nil || err != nil {
+		return nil, stop, err
 	}
-	return at, false, nil
+	if dir, stop, err = m.step(in, name); dir != nil {
+		err = dir.Pin() // its parent is closed here, so that it could not be opened again
+	}
+	return dir, stop, err
+}
+
+// walk goes along the path m.name in the layer i, and returns the directory that its last part is in, good until leave,
+// and that part. It returns nil without stop where the layer has no such directory. The marks of the directories on the
+// way count: below an opaque one no layer is looked at, and one that was renamed has another path in the layers below.
+// Like ovl_lookup_layer.
+func (m *merger) walk(i int) (in *layer.Dir, name string, stop bool, err error) {
+	in = m.fs.stack.Lowers[i].Root
+	path := m.name // which changes on the way for the next layer
+	for {
+		part, rest, more := strings.Cut(path, "/")
+		if !more {
+			return in, part, false, nil
+		}
+		dir, stop, err := m.step(in, part)
+		if dir == nil {
+			return nil, "", stop, err
+		}
+		if err := dir.Pin(); err != nil { // as in openIn
+			dir.Close()
+			return nil, "", false, err
+		}
+		m.leave()
+		m.walked = dir
+		if err := m.pass(dir, "/"+rest); err != nil {
+			return nil, "", false, err
+		}
+		in, path = dir, rest
+	}
+}
+
+// leave closes what walk has opened.
+func (m *merger) leave() {
+	if m.walked != nil {
+		m.walked.Close()
+		m.walked = nil
+	}
+}
+
+// pass takes the marks of a directory on the way along the path m.name, of which rest comes after the directory.
+func (m *merger) pass(dir *layer.Dir, rest string) error {
+	if dir.Layer().Pos == len(m.fs.stack.Lowers)-1 {
+		return nil
+	}
+	opacity, err := m.fs.opacity(dir)
+	if err != nil {
+		return err
+	}
+	dir.Marked = opacity == whiteout.Marked
+	if opacity == whiteout.Opaque || m.sealed {
+		m.ended = true
+		return nil
+	}
+	target, err := m.readRedirect(dir.Self())
+	if err != nil || target == "" {
+		return err
+	}
+	return m.turn(target, dir.Layer(), rest)
 }
 
 // step opens one directory. It returns nil without stop where the layer has nothing of the name.

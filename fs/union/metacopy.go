@@ -1,8 +1,6 @@
 package union
 
 import (
-	"strings"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/cow"
@@ -61,6 +59,7 @@ func (fs *FS) isMetacopy(ref layer.Ref) (is, lazy bool, err error) {
 // findData opens, as O_PATH, the file below obj, an object of the layer on, that has data of its own. If they are in a
 // data-only layer it returns -1, and m.deferred says where. EPERM without metacopy=on, EIO if no layer has the data.
 func (m *merger) findData(obj layer.Ref, on *layer.Layer) (int, error) {
+	defer m.leave()
 	refused := false // to go on would mean to follow what is not to be followed (ovl_check_nextredirect)
 	for {
 		redirect, err := m.readRedirect(obj)
@@ -135,23 +134,15 @@ func (m *merger) nextFile() (layer.Ref, *layer.Layer, error) {
 	}
 }
 
-// nextParent returns the directory of the next layer that may have the file m.name, and the last part of that name. It
-// returns nil if no layer is left that has the directory.
+// nextParent returns the directory of the next layer that may have the file m.name, good until leave, and the last part of
+// that name. It returns nil if no layer is left that has the directory.
 func (m *merger) nextParent() (*layer.Dir, string, error) {
+	m.leave()
 	for i := m.advance(); i >= 0; i = m.advance() {
 		if !m.rooted {
 			return m.parent.lowers[i], m.name, nil
 		}
-		at := m.fs.stack.Lowers[i].Root
-		path, last := "", m.name
-		if cut := strings.LastIndexByte(m.name, '/'); cut >= 0 {
-			path, last = m.name[:cut], m.name[cut+1:]
-		}
-		if path == "" {
-			return at, last, nil
-		}
-		below := merger{fs: m.fs, rooted: true, name: path}
-		dir, stop, err := below.openIn(i)
+		dir, last, stop, err := m.walk(i)
 		if dir != nil || stop || err != nil {
 			return dir, last, err
 		}

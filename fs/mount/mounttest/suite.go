@@ -24,6 +24,7 @@ var suite = []struct {
 	{"create", create},
 	{"remove", remove},
 	{"rename", rename},
+	{"redirects", redirects},
 	{"link", link},
 	{"handles", handles},
 	{"hardlinks", hardlinks},
