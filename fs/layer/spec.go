@@ -129,13 +129,15 @@ func (s Spec) Validate() error {
 	if s.Upper == "" && s.Work != "" {
 		return fmt.Errorf("work directory %q without an upper layer: add upperdir=DIR, or drop workdir for a read-only union", s.Work)
 	}
-	return s.Options.check()
+	return s.checkOptions()
 }
 
-// check refuses what overlayfs refuses together (ovl_fs_params_verify).
-func (o Options) check() error {
+// checkOptions refuses what overlayfs refuses together (ovl_fs_params_verify).
+func (s Spec) checkOptions() error {
+	o := s.Options
+	follows := s.Upper == "" && o.RedirectDir == RedirectFollow // where nothing is renamed
 	switch {
-	case o.Metacopy && o.RedirectDir != RedirectDefault && o.RedirectDir != RedirectOn:
+	case o.Metacopy && o.RedirectDir != RedirectDefault && o.RedirectDir != RedirectOn && !follows:
 		return fmt.Errorf("metacopy=on does not go with redirect_dir=%s: a file that is renamed must note where its data are; drop one of the two", o.RedirectDir)
 	case o.NFSExport && o.Metacopy:
 		return errors.New("nfs_export=on does not go with metacopy=on: drop one of the two")

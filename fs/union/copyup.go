@@ -83,10 +83,11 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	}
 	brokenLink := !n.isDir() && src.Stat.Nlink > 1 && n.index == nil
 	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Indexed: n.index != nil, Cancelled: why.caller.killed}
-	if n.meta.Load() { // a layer that was the upper one of another union: the copy is a whole file again
+	opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
+	hasData := src.Ref
+	if n.meta.Load() { // its layer was the upper one of another union, or it has its data in a data-only layer
 		src.Data = layer.RefFD(n.data)
-	} else {
-		opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
+		hasData = src.Data
 	}
 	if why.lazy && fs.mayBeLazy(n, &src, opt) {
 		if done, err := fs.copyUpLazily(n, src, opt); done || err != nil {
@@ -101,7 +102,7 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	if !opt.Metacopy {
 		return fs.publishCopy(n, staged, brokenLink, -1)
 	}
-	data, err := src.Ref.OpenPath()
+	data, err := hasData.OpenPath()
 	if err != nil {
 		return err
 	}

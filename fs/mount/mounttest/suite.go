@@ -29,6 +29,7 @@ var suite = []struct {
 	{"handles", handles},
 	{"hardlinks", hardlinks},
 	{"index", index},
+	{"metacopies", metacopies},
 	{"dataonly", dataonly},
 	{"attr", attr},
 	{"times", times},
