@@ -402,7 +402,8 @@ func (m *merger) follow(target string, on *layer.Layer) (bool, error) {
 	if on == m.fs.stack.Upper {
 		m.redirected = target
 	}
-	return m.more(), m.turn(target, on, "")
+	err := m.turn(target, on, "")
+	return m.more(), err
 }
 
 // turn makes m.name the redirect target of an object of the layer on, followed by rest: "" or, if the object is a

@@ -61,6 +61,20 @@ var redirects = []check{
 		equal(u, u.list("c"), "")
 		equal(u, u.list("d"), "1")
 	}},
+	{"a lower directory moves into one of the upper layer alone, and a merged one", func(u *union) {
+		u.spec.Options.RedirectDir = layer.RedirectOn
+		u.mount("dir d\nfile d/x \"x\"\ndir d/s\nfile d/s/y \"y\"\ndir e\nfile e/z \"z\"\ndir to")
+		u.ok(u.mkdir("new"))
+		u.ok(u.rename("d", "new/d"))
+		u.ok(u.rename("e", "to/e"))
+		const want = "dir new\ndir new/d\nfile new/d/x \"x\"\ndir new/d/s\nfile new/d/s/y \"y\"\ndir to\ndir to/e\nfile to/e/z \"z\""
+		u.merged(want)
+		u.remount()
+		u.merged(want)
+		u.ok(u.rename("new/d/s", "new/s"))
+		u.remount()
+		equal(u, u.read("new/s/y"), "y")
+	}},
 	{"a path that is too long", func(u *union) {
 		u.spec.Options.RedirectDir = layer.RedirectOn
 		long := strings.Repeat("n", 250)
