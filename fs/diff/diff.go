@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/merged"
 	"github.com/unionfsd/unionfsd/fs/whiteout"
 )
 
@@ -33,25 +34,15 @@ func (c Change) String() string { return string(c.Kind) + " " + c.Path }
 // Changes returns what the upper layer of stack changes, sorted by the bytes of the paths; nothing, not nil, if there
 // is no upper layer. [layer.OpenReadOnly] makes a stack that will do.
 func Changes(stack *layer.Stack) ([]Change, error) {
-	w := walker{xattr: stack.Xattr, aufs: stack.Spec.Options.FUSE.AUFSMarks, changes: []Change{}}
-	w.follow = stack.Spec.Options.Redirects().Follows(stack.Xattr.User())
-	if stack.Upper == nil {
+	u, err := merged.New(stack)
+	if err != nil {
+		return nil, err
+	}
+	w := walker{union: u, changes: []Change{}}
+	if u.Upper == nil {
 		return w.changes, nil
 	}
-	upper, err := w.describe(stack.Upper.Root)
-	if err != nil {
-		return nil, fmt.Errorf("read upper layer %q: %w", stack.Upper.Path, err)
-	}
-	var lowers merged
-	for _, l := range stack.Lowers {
-		d, err := w.describe(l.Root)
-		if err != nil {
-			return nil, fmt.Errorf("read lower layer %q: %w", l.Path, err)
-		}
-		lowers = append(lowers, d)
-	}
-	w.roots = lowers
-	if err := w.walk("", upper, lowers, false); err != nil {
+	if err := w.walk("", *u.Upper, u.Lowers, false); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(w.changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
@@ -60,10 +51,7 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 
 // walker collects the changes of one stack.
 type walker struct {
-	xattr   layer.XattrNames
-	aufs    bool   // the layers have AUFS's marks
-	follow  bool   // redirects are followed
-	roots   merged // of the lower layers, all of them
+	union   *merged.Union
 	changes []Change
 }
 
@@ -71,8 +59,8 @@ func (w *walker) add(kind Kind, path string) { w.changes = append(w.changes, Cha
 
 // walk adds the changes below the directory upper, which is at path in the union ("" for the root). The lower layers
 // have lowers there; hidden says that the union does not show them, since upper or a directory above it is opaque.
-func (w *walker) walk(path string, upper dir, lowers merged, hidden bool) error {
-	names, err := w.list(upper)
+func (w *walker) walk(path string, upper merged.Dir, lowers merged.Dirs, hidden bool) error {
+	names, err := w.union.List(upper)
 	if err != nil {
 		return failed(path, err)
 	}
@@ -84,7 +72,7 @@ func (w *walker) walk(path string, upper dir, lowers merged, hidden bool) error 
 	if !hidden {
 		return nil
 	}
-	gone, err := w.names(lowers)
+	gone, err := w.union.Names(lowers)
 	if err != nil {
 		return failed(path, err)
 	}
@@ -98,26 +86,26 @@ func (w *walker) walk(path string, upper dir, lowers merged, hidden bool) error 
 }
 
 // entry adds the change of what the directory upper has under name, and the changes below it.
-func (w *walker) entry(path string, upper dir, name string, lowers merged, hidden bool) error {
-	now, err := w.find(upper, name)
+func (w *walker) entry(path string, upper merged.Dir, name string, lowers merged.Dirs, hidden bool) error {
+	now, err := w.union.Find(upper, name)
 	if err != nil {
 		return failed(path, err)
 	}
-	was, err := w.topmost(lowers, name)
+	was, err := w.union.Topmost(lowers, name)
 	if err != nil {
 		return failed(path, err)
 	}
 	before := len(w.changes)
-	switch now.kind {
-	case absent: // it has gone since its name was read
+	switch now.Kind {
+	case merged.Absent: // it has gone since its name was read
 		return nil
-	case white:
-		if was.kind != absent {
+	case merged.White:
+		if was.Kind != merged.Absent {
 			w.add(Deleted, path)
 		}
 		return nil
 	}
-	if err := w.compare(path, was, now); err != nil || !now.isDir() {
+	if err := w.compare(path, was, now); err != nil || !now.IsDir() {
 		return err
 	}
 	told := len(w.changes) > before
@@ -131,8 +119,8 @@ func (w *walker) entry(path string, upper dir, name string, lowers merged, hidde
 }
 
 // directory walks the directory that upper has under name.
-func (w *walker) directory(path string, upper dir, name string, lowers merged, hidden bool) error {
-	d, err := w.open(upper, name)
+func (w *walker) directory(path string, upper merged.Dir, name string, lowers merged.Dirs, hidden bool) error {
+	d, err := w.union.OpenDir(upper, name)
 	if err == unix.ENOENT || err == unix.ENOTDIR { // it has gone since it was looked at
 		return nil
 	}
@@ -140,34 +128,34 @@ func (w *walker) directory(path string, upper dir, name string, lowers merged, h
 		return failed(path, err)
 	}
 	defer d.Close()
-	below, err := w.below(lowers, name)
-	defer below.close()
+	below, err := w.union.Below(lowers, name)
 	if err != nil {
 		return failed(path, err)
 	}
-	target, err := w.redirect(d)
+	defer below.Close()
+	target, err := w.union.Redirect(d)
 	if err != nil {
 		return failed(path, err)
 	}
 	if target == "" {
-		return w.walk(path, d, below, hidden || d.opacity == whiteout.Opaque)
+		return w.walk(path, d, below, hidden || d.Opacity == whiteout.Opaque)
 	}
-	shown, err := w.redirected(d, lowers, target)
-	defer shown.close()
+	shown, err := w.union.Redirected(d, lowers, target)
 	if err != nil {
 		return failed(path, err)
 	}
-	return w.walkMoved(path, append(merged{d}, shown...), below)
+	defer shown.Close()
+	return w.walkMoved(path, append(merged.Dirs{d}, shown...), below)
 }
 
 // walkMoved adds the changes below a directory that was renamed to path: the union shows now there, and the lower layers
 // have was. Unlike walk it reads all of now, since all of it is new to the path.
-func (w *walker) walkMoved(path string, now, was merged) error {
-	names, err := w.names(now)
+func (w *walker) walkMoved(path string, now, was merged.Dirs) error {
+	names, err := w.union.Names(now)
 	if err != nil {
 		return failed(path, err)
 	}
-	gone, err := w.names(was)
+	gone, err := w.union.Names(was)
 	if err != nil {
 		return failed(path, err)
 	}
@@ -183,30 +171,30 @@ func (w *walker) walkMoved(path string, now, was merged) error {
 	return nil
 }
 
-func (w *walker) movedEntry(path string, now, was merged, name string) error {
+func (w *walker) movedEntry(path string, now, was merged.Dirs, name string) error {
 	before := len(w.changes)
-	is, err := w.topmost(now, name)
+	is, err := w.union.Topmost(now, name)
 	if err != nil {
 		return failed(path, err)
 	}
-	old, err := w.topmost(was, name)
+	old, err := w.union.Topmost(was, name)
 	if err != nil {
 		return failed(path, err)
 	}
-	if err := w.compare(path, old, is); err != nil || !is.isDir() {
+	if err := w.compare(path, old, is); err != nil || !is.IsDir() {
 		return err
 	}
 	told := len(w.changes) > before
-	nowBelow, err := w.below(now, name)
-	defer nowBelow.close()
+	nowBelow, err := w.union.Below(now, name)
 	if err != nil {
 		return failed(path, err)
 	}
-	wasBelow, err := w.below(was, name)
-	defer wasBelow.close()
+	defer nowBelow.Close()
+	wasBelow, err := w.union.Below(was, name)
 	if err != nil {
 		return failed(path, err)
 	}
+	defer wasBelow.Close()
 	if err := w.walkMoved(path, nowBelow, wasBelow); err != nil {
 		return err
 	}
@@ -217,8 +205,8 @@ func (w *walker) movedEntry(path string, now, was merged, name string) error {
 }
 
 // compare adds the change of one object by itself.
-func (w *walker) compare(path string, was, now object) error {
-	if was.kind == absent {
+func (w *walker) compare(path string, was, now merged.Object) error {
+	if was.Kind == merged.Absent {
 		w.add(Added, path)
 		return nil
 	}
