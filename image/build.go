@@ -50,7 +50,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, c Change, o Options) (*
 // ImportDir is Import for a directory.
 func (s *Store) ImportDir(ctx context.Context, dir string, c Change, o Options) (*Image, error) {
 	return s.build(nil, nil, c, o, func(w io.Writer) error {
-		return pack(ctx, w, []string{dir}, layertar.PackOptions{Root: true})
+		return pack(ctx, w, layer.Spec{Lower: []string{dir}}, layertar.PackOptions{})
 	})
 }
 
@@ -60,7 +60,7 @@ func (s *Store) Commit(ctx context.Context, parent *Image, stack *layer.Stack, c
 		return nil, errors.New("a read-only union has no changes")
 	}
 	return s.build(parent, parent.Config.RootFS.DiffIDs, c, o, func(w io.Writer) error {
-		return layertar.Pack(ctx, w, []*layer.Layer{stack.Upper}, stack.Xattr, layertar.PackOptions{Whiteouts: true})
+		return layertar.Pack(ctx, w, stack, layertar.PackOptions{Changes: true, Base: len(stack.Lowers)})
 	})
 }
 
@@ -73,12 +73,9 @@ func (s *Store) Squash(ctx context.Context, parent *Image, keep int, c Change, o
 	if keep < 0 || keep >= len(layers) {
 		return nil, fmt.Errorf("image %s has %d layers: keep fewer than that", Short(parent.ID), len(layers))
 	}
-	var dirs []string
-	for _, l := range slices.Backward(layers[keep:]) {
-		dirs = append(dirs, l.Dir)
-	}
+	all, top := dirsOf(layers), dirsOf(layers[keep:])
 	return s.build(parent, parent.Config.RootFS.DiffIDs[:keep], c, o, func(w io.Writer) error {
-		return pack(ctx, w, dirs, layertar.PackOptions{Whiteouts: keep > 0, Root: keep == 0})
+		return parent.pack(ctx, w, all, layertar.PackOptions{Changes: keep > 0, Base: len(all) - len(top)})
 	})
 }
 
@@ -88,31 +85,30 @@ func (img *Image) Export(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return pack(ctx, w, dirs, layertar.PackOptions{Root: true})
+	return img.pack(ctx, w, dirs, layertar.PackOptions{})
+}
+
+// pack packs the union of directories of the image, the topmost first.
+func (img *Image) pack(ctx context.Context, w io.Writer, dirs []string, o layertar.PackOptions) error {
+	user, err := img.UserXattr()
+	if err != nil {
+		return err
+	}
+	return pack(ctx, w, layer.Spec{Lower: dirs, Options: layer.Options{UserXattr: user}}, o)
 }
 
 // ExportUnion writes the file system that a union shows as a tar archive.
 func ExportUnion(ctx context.Context, spec layer.Spec, w io.Writer) error {
+	return pack(ctx, w, spec, layertar.PackOptions{})
+}
+
+func pack(ctx context.Context, w io.Writer, spec layer.Spec, o layertar.PackOptions) error {
 	stack, err := layer.OpenReadOnly(spec)
 	if err != nil {
 		return err
 	}
 	defer stack.Close()
-	layers := stack.Lowers
-	if stack.Upper != nil {
-		layers = append([]*layer.Layer{stack.Upper}, layers...)
-	}
-	return layertar.Pack(ctx, w, layers, stack.Xattr, layertar.PackOptions{Root: true})
-}
-
-// pack packs the union of directories, the topmost first.
-func pack(ctx context.Context, w io.Writer, dirs []string, o layertar.PackOptions) error {
-	stack, err := layer.OpenReadOnly(layer.Spec{Lower: dirs})
-	if err != nil {
-		return err
-	}
-	defer stack.Close()
-	return layertar.Pack(ctx, w, stack.Lowers, stack.Xattr, o)
+	return layertar.Pack(ctx, w, stack, o)
 }
 
 // build makes an image of the lowest layers of parent and one that write writes. parent may be nil.
@@ -167,6 +163,9 @@ func historyOf(history []v1.History, n int) []v1.History {
 
 // build adds the image with the given config and manifest, whose blobs are there.
 func (d *delivery) build(parent *Image, config v1.ConfigFile, m v1.Manifest, name string) (*Image, error) {
+	if err := d.complete(config.RootFS.DiffIDs); err != nil {
+		return nil, err
+	}
 	digest, size, err := d.json(config)
 	if err != nil {
 		return nil, err

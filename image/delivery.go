@@ -208,6 +208,9 @@ func (d *delivery) image(ctx context.Context, m v1.Descriptor, get getter, notes
 	if err := d.unpackAll(ctx, manifest.Layers, config.RootFS.DiffIDs, get); err != nil {
 		return err
 	}
+	if err := d.complete(config.RootFS.DiffIDs); err != nil {
+		return err
+	}
 	d.add(m, notes...)
 	return nil
 }

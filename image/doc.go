@@ -8,12 +8,13 @@
 //	ROOT/images/                 an OCI image layout, which other tools read: oci-layout, index.json, blobs/sha256/HEX
 //	ROOT/layers/DIFF-ID/diff/    a layer, unpacked: a directory that a union can have as a lower layer
 //	ROOT/layers/DIFF-ID/layer.json
+//	ROOT/layers/chain-CHAIN-ID/  what a layer lacks by itself, if anything
 //	ROOT/incoming/               what is not all there yet
 //
 // A layer has three names. The digest is that of its blob, which may be compressed. The diff id is the digest of the
 // archive in it, and names what is unpacked: a layer of overlayfs's form is the same directory whatever it is stacked on,
-// so it is kept once, also for images that have it above others. The chain id is of a layer and all below it; here it is
-// computed and names nothing on disk.
+// so it is kept once, also for images that have it above others. The chain id is of a layer and all below it. It names what
+// depends on those: a hard link to a file of another layer, a directory that a layer has something in and says nothing of.
 //
 // # Adding
 //

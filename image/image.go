@@ -158,6 +158,11 @@ func (img *Image) Layers() ([]Layer, error) {
 		l.ChainID = chain[i]
 		if i > 0 {
 			l.Parent = chain[i-1]
+			if l.Contents.Depends() {
+				if l.Lacks, err = img.store.complement(chain[i]); err != nil {
+					return nil, fmt.Errorf("image %s: %w", img.ID, err)
+				}
+			}
 		}
 		l.Digest = img.Manifest.Layers[i].Digest.String()
 		l.BlobSize = img.Manifest.Layers[i].Size
@@ -170,16 +175,19 @@ func (img *Image) Layers() ([]Layer, error) {
 // is there once: all that the lower one shows, the upper one does.
 func (img *Image) Dirs() ([]string, error) {
 	layers, err := img.Layers()
-	if err != nil {
-		return nil, err
-	}
+	return dirsOf(layers), err
+}
+
+func dirsOf(layers []Layer) []string {
 	var dirs []string
 	for _, l := range slices.Backward(layers) {
-		if !slices.Contains(dirs, l.Dir) {
-			dirs = append(dirs, l.Dir)
+		for _, dir := range []string{l.Lacks, l.Dir} {
+			if dir != "" && !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
 		}
 	}
-	return dirs, nil
+	return dirs
 }
 
 // Size is the size of all files of the image, in bytes.

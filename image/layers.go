@@ -24,6 +24,7 @@ import (
 type Layer struct {
 	DiffID   string
 	Dir      string // where it is unpacked
+	Lacks    string // in an image: a directory to be stacked above Dir, with what depends on the layers below; empty if nothing does
 	Size     int64  // of its files, in bytes
 	Contents layertar.Contents
 

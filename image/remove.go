@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -83,6 +84,9 @@ func (s *Store) GC(used func() ([]string, error)) (layers int, bytes int64, err 
 		for i, l := range img.Manifest.Layers {
 			keep[l.Digest.Hex], keep[img.Config.RootFS.DiffIDs[i].Hex] = true, true
 		}
+		for _, chain := range ChainIDs(img.Config.RootFS.DiffIDs) {
+			keep[chainName(chain)] = true
+		}
 	}
 	dirs, err := used()
 	if err != nil {
@@ -101,8 +105,8 @@ func (s *Store) GC(used func() ([]string, error)) (layers int, bytes int64, err 
 	return layers, bytes, err
 }
 
-// sweep removes the entries of dir that are not to be kept, and returns how many, and their sizes if they are files. What
-// is interrupted is a layer without its layer.json, which counts as none.
+// sweep removes the entries of dir that are not to be kept, and returns how many (what goes with a layer is none by itself),
+// and their sizes if they are files. What is interrupted is a layer without its layer.json, which counts as none.
 func sweep(dir string, keep map[string]bool) (n int, bytes int64, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -120,7 +124,9 @@ func sweep(dir string, keep map[string]bool) (n int, bytes int64, err error) {
 		if err := os.RemoveAll(path); err != nil {
 			return n, bytes, fmt.Errorf("image store: %w", err)
 		}
-		n++
+		if !strings.HasPrefix(e.Name(), chainPrefix) {
+			n++
+		}
 	}
 	return n, bytes, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/image/layertar"
 	"github.com/unionfsd/unionfsd/internal/testfs"
+	"github.com/unionfsd/unionfsd/internal/testunion"
 )
 
 func TestMain(m *testing.M) { testfs.Main(m) }
@@ -192,7 +193,7 @@ func TestLoad(t *testing.T) {
 	if len(status) != 2 || status["Already exists"] == "" || status["Unpacked"] == "" {
 		t.Errorf("statuses %v", status)
 	}
-	layers, _ := os.ReadDir(s.layers())
+	layers, _ := filepath.Glob(filepath.Join(s.layers(), "*", "diff"))
 	if len(layers) != 4 {
 		t.Errorf("%d layers, want 4", len(layers))
 	}
@@ -424,6 +425,86 @@ func TestCommit(t *testing.T) {
 	}
 	if n, _, err := s.GC(func() ([]string, error) { return []string{layers[0].Dir}, nil }); n != 1 || err != nil {
 		t.Errorf("gc removed %d layers, %v; want 1, since one is in use", n, err)
+	}
+}
+
+// TestDependent loads an image with a layer that depends on the one below: it is the same layer in each image, and what
+// depends is in each image its own.
+func TestDependent(t *testing.T) {
+	s := testStore(t)
+	var upper bytes.Buffer
+	w := tar.NewWriter(&upper)
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeLink, Name: "link", Linkname: "bin/sh"},
+		{Typeflag: tar.TypeReg, Name: "bin/new", Mode: 0o644},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	for _, shell := range []string{"dash", "bash"} {
+		archive, _ := dockerArchive(t, "app:"+shell, tarOf(t, map[string]string{"bin/sh": shell}), upper.Bytes())
+		if _, err := s.Load(context.Background(), bytes.NewReader(archive), Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, shell := range []string{"dash", "bash"} {
+		img, err := s.Image("app:" + shell)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs, err := img.Dirs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		merged := testunion.Mount(t, layer.Spec{Lower: dirs})
+		if got, err := os.ReadFile(filepath.Join(merged, "link")); string(got) != shell || err != nil {
+			t.Errorf("%s: link is %q, %v", shell, got, err)
+		}
+		testunion.Unmount(t, merged)
+	}
+	diffs, _ := filepath.Glob(filepath.Join(s.layers(), "*", "diff"))
+	if len(diffs) != 5 { // two base layers, the one above, and what that lacks in each image
+		t.Errorf("layers %q", diffs)
+	}
+
+	// What is missing is an error, and comes again.
+	img, _ := s.Image("app:bash")
+	chain := ChainIDs(img.Config.RootFS.DiffIDs)[1]
+	if err := os.RemoveAll(filepath.Join(s.layers(), chainName(chain))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := img.Dirs(); err == nil || !strings.Contains(err.Error(), "load or pull the image again") {
+		t.Errorf("error %v", err)
+	}
+	archive, _ := dockerArchive(t, "app:bash", tarOf(t, map[string]string{"bin/sh": "bash"}), upper.Bytes())
+	if _, err := s.Load(context.Background(), bytes.NewReader(archive), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := img.Dirs(); err != nil {
+		t.Error(err)
+	}
+
+	for _, name := range []string{"app:dash", "app:bash"} {
+		img, err := s.Image(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Remove(img, name, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, _, err := s.GC(func() ([]string, error) { return nil, nil }); n != 3 || err != nil {
+		t.Errorf("gc removed %d layers, %v", n, err)
+	}
+	if left, _ := os.ReadDir(s.layers()); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+
+	alone, _ := dockerArchive(t, "alone:1", upper.Bytes())
+	if _, err := s.Load(context.Background(), bytes.NewReader(alone), Options{}); err == nil || !strings.Contains(err.Error(), "no layer below") {
+		t.Errorf("a link to nothing: %v", err)
 	}
 }
 

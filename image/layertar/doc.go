@@ -12,10 +12,11 @@
 //
 // A layer is unpacked by itself, without the layers below it, so that it is the same directory whatever it is stacked
 // on. Two things in an archive do depend on what is below, and [Contents] lists them: a directory that has something in
-// it but no entry of its own, and a hard link to a file of another layer.
+// it but no entry of its own, the root among them, and a hard link to a file of another layer. [Complete] makes what a
+// layer lacks for them, as one more layer.
 //
-// [Pack] writes the union of layers as one archive: with whiteouts, what an upper layer changes; without, a whole file
-// system. The same layers give the same bytes.
+// [Pack] writes a union as one archive: what its upper layers change, with whiteouts, or the whole file system. The same
+// layers give the same bytes.
 //
 // Source: "Image Layer Filesystem Changeset", layer.md of OCI's image specification.
 package layertar

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"strings"
@@ -28,11 +29,11 @@ func (u *unpacker) object(fd int, dir, base string, h *tar.Header, data io.Reade
 			}
 		}
 	}
-	if err == errForeign {
-		target, _ := clean(h.Linkname) // make has seen it
-		u.Foreign = append(u.Foreign, Link{path, target})
+	if foreign, ok := errors.AsType[errForeign](err); ok {
+		u.foreign[path] = string(foreign)
 		return nil
 	}
+	delete(u.foreign, path) // this one is above it
 	if err == errLost {
 		u.LostDevices++
 		return nil
@@ -49,7 +50,7 @@ func (u *unpacker) object(fd int, dir, base string, h *tar.Header, data io.Reade
 
 // coverAt makes the new directory at path opaque: it has taken the place of a whiteout.
 func (u *unpacker) coverAt(path string) error {
-	fd, err := u.open(path)
+	fd, _, err := u.open(path)
 	if err != nil {
 		return err
 	}
@@ -57,11 +58,12 @@ func (u *unpacker) coverAt(path string) error {
 	return u.makeOpaque(fd, path)
 }
 
-// Results of make that are no failures of the archive.
-var (
-	errForeign = errors.New("a hard link to another layer")
-	errLost    = errors.New("a device that a user namespace cannot have")
-)
+// errForeign is of a hard link to a path that the layers below may have, and this one has not.
+type errForeign string
+
+func (e errForeign) Error() string { return "a hard link to " + string(e) + " of another layer" }
+
+var errLost = errors.New("a device that a user namespace cannot have")
 
 // make makes an object without its attributes. EEXIST if the name is taken.
 func (u *unpacker) make(fd int, base string, h *tar.Header, data io.Reader) error {
@@ -110,18 +112,22 @@ func (u *unpacker) link(fd int, base string, h *tar.Header) error {
 		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
 	}
 	dir, name := split(target)
-	from, err := u.open(dir)
+	from, dir, err := u.open(dir)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
-		return errForeign
+		return errForeign(target)
 	}
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
 	}
 	defer unix.Close(from)
+	target = join(dir, name)
+	if other, ok := u.foreign[target]; ok {
+		return errForeign(other)
+	}
 	var st, old unix.Stat_t
 	switch err := sys.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case err == unix.ENOENT:
-		return errForeign
+		return errForeign(target)
 	case err != nil:
 		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR || whiteout.Is(&st):
@@ -166,11 +172,9 @@ func (u *unpacker) makeRoom(fd int, path, base string, h *tar.Header) (covers, k
 	if h.Typeflag == tar.TypeDir {
 		return false, true, nil
 	}
-	for dir := range u.implied { // what goes is not implied any more
-		if dir == path || strings.HasPrefix(dir, path+"/") {
-			delete(u.implied, dir)
-		}
-	}
+	within := func(name string) bool { return name == path || strings.HasPrefix(name, path+"/") }
+	maps.DeleteFunc(u.implied, func(dir string, _ bool) bool { return within(dir) })
+	maps.DeleteFunc(u.foreign, func(name, _ string) bool { return within(name) })
 	return false, false, bare(os.RemoveAll(sys.ProcPath(fd, base)))
 }
 

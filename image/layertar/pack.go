@@ -7,44 +7,43 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
+	"github.com/unionfsd/unionfsd/fs/merged"
 	"github.com/unionfsd/unionfsd/fs/whiteout"
 )
 
-// PackOptions say what [Pack] writes.
+// PackOptions say what of a union [Pack] writes.
 type PackOptions struct {
-	// Whiteouts writes what hides something below the layers, in the form of an archive. Without, the layers are all
-	// there is.
-	Whiteouts bool
-
-	// Root begins with an entry for the root directory.
-	Root bool
+	// Changes writes what the upper layers of the union change, in the form of an archive, with whiteouts. Without it the
+	// whole file system is written.
+	Changes bool
+	Base    int // with Changes: how many of the lowest layers are not among those, but what is changed
 }
 
-// Pack writes the union of layers, the topmost first, as a tar archive: entries sorted by name, a directory before what
-// is in it, times in whole seconds, no names of users. Sockets are left out: a tar archive has none.
-func Pack(ctx context.Context, w io.Writer, layers []*layer.Layer, x layer.XattrNames, o PackOptions) error {
-	p := packer{PackOptions: o, ctx: ctx, xattr: x, out: tar.NewWriter(w), links: map[file]string{}, buf: make([]byte, 256<<10)}
-	var roots []*layer.Dir
-	for _, l := range layers {
-		roots = append(roots, l.Root)
-	}
-	if o.Root {
-		if err := p.root(roots[0]); err != nil {
-			return err
-		}
-	}
-	hides, err := p.opaque(roots)
+// Pack writes a union as a tar archive: entries sorted by name, a directory before what is in it, times in whole seconds,
+// no names of users. Sockets are left out: a tar archive has none. The root directory has an entry in a whole file system
+// and, among changes, where they change it.
+//
+// What a directory or a file of an upper layer has in another place of a layer below is written where it is shown:
+// redirects, metacopies and lazy copies are resolved.
+func Pack(ctx context.Context, w io.Writer, stack *layer.Stack, o PackOptions) error {
+	u, err := merged.New(stack)
 	if err != nil {
 		return err
 	}
-	if err := p.directory("", roots, o.Whiteouts, hides); err != nil {
+	p := packer{PackOptions: o, ctx: ctx, union: u, xattr: stack.Xattr, base: len(stack.Lowers) - o.Base,
+		out: tar.NewWriter(w), links: map[file]string{}, buf: make([]byte, 256<<10)}
+	roots := u.Roots()
+	if err := p.root(roots); err != nil {
+		return fmt.Errorf("pack the root directory: %w", err)
+	}
+	hides := p.upper(roots).hide()
+	if err := p.directory("", roots, !o.Changes, o.Changes && hides); err != nil {
 		return err
 	}
 	return p.out.Close()
@@ -53,7 +52,9 @@ func Pack(ctx context.Context, w io.Writer, layers []*layer.Layer, x layer.Xattr
 type packer struct {
 	PackOptions
 	ctx   context.Context
+	union *merged.Union
 	xattr layer.XattrNames
+	base  int // position of the first layer that is not written
 	out   *tar.Writer
 	links map[file]string // files with several names, and the first of them
 	buf   []byte
@@ -62,37 +63,58 @@ type packer struct {
 // file identifies a file.
 type file struct{ dev, ino uint64 }
 
-func (p *packer) root(dir *layer.Dir) error {
-	var st unix.Stat_t
-	if err := dir.Self().Stat(&st); err != nil {
-		return fmt.Errorf("pack the root directory: %w", err)
+// root writes the root directory, among changes if it is not what it was.
+func (p *packer) root(roots merged.Dirs) error {
+	if n := len(p.upper(roots)); p.Changes && n < len(roots) {
+		same, err := SameRoot(roots[0].Self(), roots[n].Self(), p.xattr)
+		if same || err != nil {
+			return err
+		}
 	}
-	return p.object(".", dir.Self(), &st)
+	h, err := describe(".", roots[0].Self(), p.xattr)
+	if err != nil {
+		return err
+	}
+	return p.out.WriteHeader(h)
 }
 
-// opaque reports whether the lowest of the merged directories hides what is below it.
-func (p *packer) opaque(dirs []*layer.Dir) (bool, error) {
-	o, err := whiteout.OpacityOf(dirs[len(dirs)-1].Self(), p.xattr)
-	return o == whiteout.Opaque, err
+// written are those of some merged directories that are in layers to be written.
+type written merged.Dirs
+
+func (p *packer) upper(dirs merged.Dirs) written {
+	n := slices.IndexFunc(dirs, func(d merged.Dir) bool { return d.Layer().Pos >= p.base })
+	if n < 0 {
+		n = len(dirs)
+	}
+	return written(dirs[:n])
 }
 
-// directory writes what the merged directories dirs, the topmost first, have at path. below says that there may be
-// something below the layers that shows through, and hides that the directory has to hide it.
-func (p *packer) directory(path string, dirs []*layer.Dir, below, hides bool) error {
-	if below && hides {
-		below = false
+// hide reports whether one of them is opaque.
+func (w written) hide() bool {
+	return slices.ContainsFunc(w, func(d merged.Dir) bool { return d.Opacity == whiteout.Opaque })
+}
+
+// directory writes what the merged directories dirs have at path. whole says that all of them are to be written, and
+// nothing else shows there; hides that the archive has to say so.
+func (p *packer) directory(path string, dirs merged.Dirs, whole, hides bool) error {
+	if hides {
+		whole = true
 		if err := p.mark(join(path, whiteout.AUFSOpaque)); err != nil {
 			return err
 		}
 	}
-	entries, err := p.merge(dirs)
+	of := dirs
+	if !whole {
+		of = merged.Dirs(p.upper(dirs))
+	}
+	entries, err := p.entries(of)
 	if err != nil {
 		return fmt.Errorf("pack %q: %w", "/"+path, err)
 	}
 	names := slices.Sorted(maps.Keys(entries))
-	if below {
+	if !whole {
 		for _, name := range names {
-			if entries[name].white {
+			if entries[name].Kind == merged.White {
 				if err := p.mark(join(path, layer.AUFSPrefix+name)); err != nil {
 					return err
 				}
@@ -100,30 +122,20 @@ func (p *packer) directory(path string, dirs []*layer.Dir, below, hides bool) er
 		}
 	}
 	for _, name := range names {
-		if e := entries[name]; !e.white {
-			if err := p.entry(join(path, name), name, dirs[e.layer:], below); err != nil {
-				return err
+		if o := entries[name]; o.Kind == merged.Present {
+			if err := p.entry(join(path, name), name, dirs, o, whole); err != nil {
+				return fmt.Errorf("pack %q: %w", "/"+join(path, name), err)
 			}
 		}
 	}
 	return nil
 }
 
-// found is what the topmost layer that has a name has of it.
-type found struct {
-	layer int // index among the merged directories
-	white bool
-}
-
-// merge returns what the merged directories have.
-func (p *packer) merge(dirs []*layer.Dir) (map[string]found, error) {
-	entries := map[string]found{}
+// entries returns what the topmost of dirs that has a name has of it.
+func (p *packer) entries(dirs merged.Dirs) (map[string]merged.Object, error) {
+	entries := map[string]merged.Object{}
 	for i, dir := range dirs {
-		marked, err := whiteout.OpacityOf(dir.Self(), p.xattr)
-		if err != nil {
-			return nil, err
-		}
-		names, err := dir.Names()
+		names, err := p.union.List(dir)
 		if err != nil {
 			return nil, err
 		}
@@ -131,102 +143,73 @@ func (p *packer) merge(dirs []*layer.Dir) (map[string]found, error) {
 			if _, has := entries[name]; has {
 				continue
 			}
-			white, err := p.white(dir, name, marked == whiteout.Marked)
-			if err == unix.ENOENT { // it has gone since
-				continue
-			}
+			o, err := p.union.Find(dir, name)
 			if err != nil {
 				return nil, err
 			}
-			entries[name] = found{i, white}
+			if o.In = i; o.Kind != merged.Absent { // else it has gone since
+				entries[name] = o
+			}
 		}
 	}
 	return entries, nil
 }
 
-func (p *packer) white(dir *layer.Dir, name string, marked bool) (bool, error) {
-	var st unix.Stat_t
-	if err := dir.Stat(name, &st); err != nil {
-		return false, err
-	}
-	if whiteout.Is(&st) || !marked {
-		return whiteout.Is(&st), nil
-	}
-	return whiteout.IsMarked(dir.At(name), &st, p.xattr)
-}
-
-// entry writes the object name of dirs[0], and if it is a directory what is in it and in those that it is merged with.
-func (p *packer) entry(path, name string, dirs []*layer.Dir, below bool) error {
+// entry writes the object o, which dirs have under name, and if it is a directory what is in it.
+func (p *packer) entry(path, name string, dirs merged.Dirs, o merged.Object, whole bool) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	ref := dirs[0].At(name)
-	var st unix.Stat_t
-	err := ref.Stat(&st)
-	if err == unix.ENOENT {
-		return nil
+	if err := p.object(path, name, dirs, o); err != nil || !o.IsDir() {
+		return gone(err)
 	}
-	if err == nil {
-		err = p.object(path, ref, &st)
+	below, err := p.union.Below(dirs[o.In:], name)
+	if err != nil || len(below) == 0 {
+		return gone(err)
 	}
-	if err != nil {
-		return fmt.Errorf("pack %q: %w", "/"+path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil
-	}
-	merged, hides, err := p.below(name, dirs)
-	defer func() {
-		for _, d := range merged {
-			d.Close()
-		}
-	}()
-	if err != nil {
-		return fmt.Errorf("pack %q: %w", "/"+path, err)
-	}
-	return p.directory(path, merged, below, hides)
-}
-
-// below opens the directories that are merged under name, and reports whether they hide what is below the layers. The
-// caller closes them, also after an error.
-func (p *packer) below(name string, dirs []*layer.Dir) (merged []*layer.Dir, hides bool, err error) {
-	for _, dir := range dirs {
-		var st unix.Stat_t
-		err := dir.Stat(name, &st)
-		if err == unix.ENOENT {
-			continue
-		}
-		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return merged, true, err
-		}
-		sub, err := dir.OpenDir(name)
-		if err != nil {
-			return merged, false, err
-		}
-		merged = append(merged, sub)
-		if err := p.plain(sub.Self()); err != nil {
-			return merged, false, err
-		}
-		opaque, err := p.opaque(merged)
-		if err != nil || opaque {
-			return merged, opaque, err
-		}
-	}
-	return merged, false, nil
-}
-
-// plain refuses an object that is not all there is to it.
-func (p *packer) plain(ref layer.Ref) error {
-	for _, attr := range []string{p.xattr.Redirect, p.xattr.Metacopy} {
-		switch _, err := ref.GetxattrInto(attr, nil); err {
-		case nil:
-			return fmt.Errorf("part of it is in another place of a lower layer (%s): copy the union that shows it", attr)
-		case unix.ENODATA, unix.EOPNOTSUPP:
-		default:
+	defer below.Close()
+	hides := false
+	if !whole {
+		if hides, err = p.hides(p.upper(dirs)[o.In:], name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return p.directory(path, below, whole, hides)
+}
+
+// gone is err but for that of an object that has gone since its name was read.
+func gone(err error) error {
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// hides reports whether nothing of the layers that are not written shows in the directory name of dirs: it is opaque or
+// was renamed, or there is something else below it.
+func (p *packer) hides(dirs written, name string) (bool, error) {
+	for _, dir := range dirs {
+		o, err := p.union.Find(dir, name)
+		if err != nil {
+			return false, err
+		}
+		if o.Kind == merged.Absent {
+			continue
+		}
+		if !o.IsDir() {
+			return true, nil
+		}
+		d, err := p.union.OpenDir(dir, name)
+		if err != nil {
+			return false, err
+		}
+		redirect, err := p.union.Redirect(d)
+		d.Close()
+		if err != nil || redirect != "" || d.Opacity == whiteout.Opaque {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // mark writes an empty file: a whiteout of the archive's form.
@@ -235,15 +218,56 @@ func (p *packer) mark(path string) error {
 }
 
 // object writes one object.
-func (p *packer) object(path string, ref layer.Ref, st *unix.Stat_t) error {
-	_, base := split(path)
-	if whiteout.IsAUFS(base) {
+func (p *packer) object(path, name string, dirs merged.Dirs, o merged.Object) error {
+	if whiteout.IsAUFS(name) {
 		return errors.New("an archive cannot have a file of that name: it is a whiteout there")
 	}
+	if o.Stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		return nil
+	}
+	h, err := header(path, o.Ref, &o.Stat)
+	if err != nil {
+		return err
+	}
+	if o.Stat.Nlink > 1 && !o.IsDir() {
+		id := file{o.Stat.Dev, o.Stat.Ino}
+		if first, written := p.links[id]; written {
+			return p.out.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: path, Linkname: first,
+				Mode: h.Mode, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime})
+		}
+		p.links[id] = path
+	}
+	if err := xattrs(h, o.Ref, p.xattr); err != nil {
+		return err
+	}
+	if !o.IsFile() {
+		return p.out.WriteHeader(h)
+	}
+	data, err := p.union.Open(dirs, name, o)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	return p.data(h, data)
+}
+
+// describe returns the header of an object with all that belongs into it.
+func describe(path string, ref layer.Ref, x layer.XattrNames) (*tar.Header, error) {
+	var st unix.Stat_t
+	if err := ref.Stat(&st); err != nil {
+		return nil, err
+	}
+	h, err := header(path, ref, &st)
+	if err == nil {
+		err = xattrs(h, ref, x)
+	}
+	return h, err
+}
+
+// header returns the header of an object, without attributes.
+func header(path string, ref layer.Ref, st *unix.Stat_t) (*tar.Header, error) {
 	h := &tar.Header{Name: path, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, 0)}
 	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFSOCK:
-		return nil
 	case unix.S_IFREG:
 		h.Typeflag, h.Size = tar.TypeReg, st.Size
 	case unix.S_IFDIR:
@@ -252,7 +276,7 @@ func (p *packer) object(path string, ref layer.Ref, st *unix.Stat_t) error {
 		h.Typeflag = tar.TypeSymlink
 		var err error
 		if h.Linkname, err = ref.Readlink(); err != nil {
-			return err
+			return nil, err
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
 		h.Typeflag = tar.TypeChar
@@ -263,27 +287,11 @@ func (p *packer) object(path string, ref layer.Ref, st *unix.Stat_t) error {
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	}
-	if st.Nlink > 1 && h.Typeflag != tar.TypeDir {
-		id := file{st.Dev, st.Ino}
-		if first, written := p.links[id]; written {
-			return p.out.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: path, Linkname: first,
-				Mode: h.Mode, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime})
-		}
-		p.links[id] = path
-	}
-	if err := p.xattrs(h, ref); err != nil {
-		return err
-	}
-	if h.Typeflag != tar.TypeReg {
-		return p.out.WriteHeader(h)
-	}
-	if err := p.plain(ref); err != nil {
-		return err
-	}
-	return p.data(h, ref)
+	return h, nil
 }
 
-func (p *packer) xattrs(h *tar.Header, ref layer.Ref) error {
+// xattrs adds the attributes of an object to its header.
+func xattrs(h *tar.Header, ref layer.Ref, x layer.XattrNames) error {
 	names, err := ref.Listxattr()
 	if err == unix.EOPNOTSUPP {
 		return nil
@@ -292,7 +300,7 @@ func (p *packer) xattrs(h *tar.Header, ref layer.Ref) error {
 		return err
 	}
 	for _, disk := range names {
-		if p.xattr.Private(disk) || ofHost(disk) {
+		if x.Private(disk) || ofHost(disk) {
 			continue
 		}
 		value, err := ref.Getxattr(disk)
@@ -305,25 +313,16 @@ func (p *packer) xattrs(h *tar.Header, ref layer.Ref) error {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
-		h.PAXRecords[xattrPrefix+p.xattr.FromDisk(disk)] = string(value)
+		h.PAXRecords[xattrPrefix+x.FromDisk(disk)] = string(value)
 	}
 	return nil
 }
 
-func (p *packer) data(h *tar.Header, ref layer.Ref) error {
-	fd, err := ref.Open(unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME)
-	if err == unix.EPERM { // O_NOATIME is for the owner
-		fd, err = ref.Open(unix.O_RDONLY | unix.O_NONBLOCK)
-	}
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), h.Name)
-	defer f.Close()
+func (p *packer) data(h *tar.Header, data io.ReaderAt) error {
 	if err := p.out.WriteHeader(h); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(writeOnly{p.out}, io.LimitReader(f, h.Size), p.buf)
+	n, err := io.CopyBuffer(writeOnly{p.out}, io.NewSectionReader(data, 0, h.Size), p.buf)
 	if err == nil && n < h.Size {
 		err = errors.New("it was truncated while it was read: stop who writes there, and try again")
 	}

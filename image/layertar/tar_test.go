@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -259,7 +260,7 @@ func TestPack(t *testing.T) {
 		layers []string // the topmost first
 		want   string
 	}{
-		{"one layer", PackOptions{Whiteouts: true}, []string{`
+		{"one layer", PackOptions{Changes: true}, []string{`
 			dir bin
 			whiteout bin/tar
 			file bin/a "a" mode=0755 owner=1:2
@@ -296,7 +297,7 @@ func TestPack(t *testing.T) {
 			dir c
 			file c/kept "c"
 			file d "d"`},
-		{"several layers as one", PackOptions{Whiteouts: true}, []string{`
+		{"several layers as one", PackOptions{Changes: true}, []string{`
 			dir a
 			file a/new
 			whiteout b
@@ -354,29 +355,62 @@ func TestPack(t *testing.T) {
 
 func pack(t testing.TB, dirs []string, o PackOptions) []byte {
 	t.Helper()
-	s, err := layer.OpenReadOnly(layer.Spec{Lower: dirs})
+	return packUnion(t, layer.Spec{Lower: dirs}, o)
+}
+
+func packUnion(t testing.TB, spec layer.Spec, o PackOptions) []byte {
+	t.Helper()
+	s, err := layer.OpenReadOnly(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	var b bytes.Buffer
-	if err := Pack(context.Background(), &b, s.Lowers, trusted, o); err != nil {
+	if err := Pack(context.Background(), &b, s, o); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
 }
 
+// TestPackRoot checks that the root directory is among changes if it is not as it was.
+func TestPackRoot(t *testing.T) {
+	testfs.NeedRoot(t)
+	for text, want := range map[string]string{
+		"dir . mode=0750\nfile f":                   "f",
+		"dir . mode=0700\nfile f":                   "./ f",
+		"dir . mode=0750 owner=1:0\nfile f":         "./ f",
+		"dir . mode=0750 user.comment=\"\"\nfile f": "./ f",
+	} {
+		dirs := testfs.Layers(t, 2)
+		testfs.Write(t, dirs[0], text)
+		testfs.Write(t, dirs[1], "dir . mode=0750")
+		r := tar.NewReader(bytes.NewReader(pack(t, dirs, PackOptions{Changes: true, Base: 1})))
+		var names []string
+		for h, err := r.Next(); err == nil; h, err = r.Next() {
+			names = append(names, h.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: entries %q, want %q", text, got, want)
+		}
+	}
+}
+
 // TestPackRefuses checks that what is not all in the layers is not packed as if it were.
 func TestPackRefuses(t *testing.T) {
-	for _, text := range []string{`dir d redirect=other`, `file f size=10 metacopy`, `file .wh.x`} {
-		dir := layerDir(t)
-		testfs.Write(t, dir, text)
-		s, err := layer.OpenReadOnly(layer.Spec{Lower: []string{dir}})
+	for text, want := range map[string]string{
+		`dir d redirect=other`:    "redirect_dir=",
+		`file f size=10 metacopy`: "metacopy=on",
+		`file .wh.x`:              "whiteout",
+	} {
+		dirs := testfs.Layers(t, 2)
+		testfs.NeedRoot(t)
+		testfs.Write(t, dirs[0], text)
+		s, err := layer.OpenReadOnly(layer.Spec{Lower: dirs, Options: layer.Options{RedirectDir: layer.RedirectNoFollow}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Pack(context.Background(), &bytes.Buffer{}, s.Lowers, trusted, PackOptions{Whiteouts: true}); err == nil {
-			t.Errorf("%s: packed", text)
+		if err := Pack(context.Background(), &bytes.Buffer{}, s, PackOptions{Changes: true}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
 		}
 		s.Close()
 	}

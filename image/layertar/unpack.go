@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ type Contents struct {
 	Entries int64 `json:"entries"` // objects, whiteouts included
 	Bytes   int64 `json:"bytes"`   // in files
 
+	// Root says that the archive has an entry for the root directory.
+	Root bool `json:"root,omitempty"`
+
 	// Implied are the directories, from the root of the layer, that have something in them and no entry of their own.
 	// They are made, with mode 0755; those of the layers below may have other owners and modes.
 	Implied []string `json:"implied,omitempty"`
@@ -59,7 +63,8 @@ type Link struct {
 // Unpack makes what the archive r holds in the directory root, an open descriptor of an empty directory that nobody else
 // changes meanwhile. After an error root holds part of it.
 func Unpack(ctx context.Context, root int, r io.Reader, o Options) (Contents, error) {
-	u := &unpacker{Options: o, root: root, dir: -1, implied: map[string]bool{}, times: map[string]unix.Timespec{}, buf: make([]byte, 256<<10)}
+	u := &unpacker{Options: o, root: root, dir: -1, implied: map[string]bool{}, foreign: map[string]string{},
+		times: map[string]unix.Timespec{}, buf: make([]byte, 256<<10)}
 	defer u.forget()
 	if err := u.all(ctx, r); err != nil {
 		return Contents{}, err
@@ -68,6 +73,9 @@ func Unpack(ctx context.Context, root int, r io.Reader, o Options) (Contents, er
 		return Contents{}, err
 	}
 	u.Implied = slices.Sorted(maps.Keys(u.implied))
+	for _, name := range slices.Sorted(maps.Keys(u.foreign)) {
+		u.Foreign = append(u.Foreign, Link{name, u.foreign[name]})
+	}
 	return u.Contents, nil
 }
 
@@ -77,9 +85,11 @@ type unpacker struct {
 	root int
 
 	dir     int // the directory of the last entry, kept open since the next one is likely to be there, too; -1: none
-	dirPath string
+	dirName string
+	dirPath string // what dirName is without symbolic links
 
 	implied map[string]bool
+	foreign map[string]string        // hard links to other layers, and what to
 	opaque  []string                 // directories
 	hidden  []string                 // whiteouts
 	times   map[string]unix.Timespec // of directories, set when all is in them
@@ -140,7 +150,7 @@ func (u *unpacker) entry(h *tar.Header, data io.Reader) error {
 	if m != markNone && h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink { // a link: AUFS's whiteouts share one inode
 		return errWhiteout
 	}
-	fd, err := u.parent(dir)
+	fd, dir, err := u.parent(dir)
 	if err != nil {
 		return err
 	}
@@ -160,6 +170,7 @@ func (u *unpacker) describeRoot(h *tar.Header) error {
 	if h.Typeflag != tar.TypeDir {
 		return errors.New("the root of a layer is a directory")
 	}
+	u.Root = true
 	u.times[""] = mtime(h)
 	return u.describe(u.root, ".", h)
 }
@@ -174,6 +185,9 @@ func (u *unpacker) makeOpaque(fd int, dir string) error {
 // hide makes a whiteout. If this layer has something of the name, that hides what is below by itself, a directory once
 // it is opaque.
 func (u *unpacker) hide(fd int, dir, base string) error {
+	if _, has := u.foreign[join(dir, base)]; has {
+		return nil
+	}
 	err := sys.Mknodat(fd, base, unix.S_IFCHR, 0)
 	switch err {
 	case nil:
@@ -201,22 +215,22 @@ func join(dir, base string) string {
 	return dir + "/" + base
 }
 
-// parent returns a descriptor of the directory at path, which is made if the archive has told nothing of it. It is good
-// until the next call.
-func (u *unpacker) parent(path string) (int, error) {
-	if u.dir >= 0 && u.dirPath == path {
-		return u.dir, nil
+// parent returns a descriptor of the directory at path, which is made if the archive has told nothing of it, and its path
+// without symbolic links. It is good until the next call.
+func (u *unpacker) parent(path string) (int, string, error) {
+	if u.dir >= 0 && u.dirName == path {
+		return u.dir, u.dirPath, nil
 	}
 	u.forget()
-	fd, err := u.open(path)
+	fd, real, err := u.open(path)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
-		fd, err = u.imply(path)
+		fd, real, err = u.imply(path)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("open its directory %q: %w", path, err)
+		return -1, "", fmt.Errorf("open its directory %q: %w", path, err)
 	}
-	u.dir, u.dirPath = fd, path
-	return fd, nil
+	u.dir, u.dirName, u.dirPath = fd, path, real
+	return fd, real, nil
 }
 
 func (u *unpacker) forget() {
@@ -226,29 +240,56 @@ func (u *unpacker) forget() {
 	}
 }
 
-// open opens a directory of the layer. Symbolic links lead to where they would with the layer as root.
-func (u *unpacker) open(path string) (int, error) {
+// open opens a directory of the layer and returns its path without symbolic links, which lead to where they would with
+// the layer as root.
+func (u *unpacker) open(path string) (fd int, real string, err error) {
+	at := path
 	if path == "" {
-		path = "."
+		at = "."
 	}
-	return sys.Openat2(u.root, path, &unix.OpenHow{
+	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	if fd, err = sys.Openat2(u.root, at, &how); err != unix.ELOOP {
+		return fd, path, err
+	}
+	how.Resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+	if fd, err = sys.Openat2(u.root, at, &how); err != nil {
+		return -1, "", err
+	}
+	if real, err = u.pathOf(fd); err != nil {
+		unix.Close(fd)
+	}
+	return fd, real, err
+}
+
+// pathOf returns the path, from the root of the layer, of an open directory in it.
+func (u *unpacker) pathOf(fd int) (string, error) {
+	root, err := os.Readlink(sys.ProcPath(u.root, ""))
+	if err != nil {
+		return "", bare(err)
+	}
+	path, err := os.Readlink(sys.ProcPath(fd, ""))
+	if err != nil {
+		return "", bare(err)
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(path, root), "/"), nil
 }
 
 // imply makes the directory at path and those above it, as far as they are missing. Where this layer has a whiteout, the
 // directory takes its place and hides what is below.
-func (u *unpacker) imply(path string) (int, error) {
+func (u *unpacker) imply(path string) (fd int, real string, err error) {
 	above, base := split(path)
-	parent, err := u.open(above)
+	parent, dir, err := u.open(above)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
-		parent, err = u.imply(above)
+		parent, dir, err = u.imply(above)
 	}
 	if err != nil {
-		return -1, err
+		return -1, "", err
 	}
 	defer unix.Close(parent)
+	real = join(dir, base)
 	err = sys.Mkdirat(parent, base, 0o755)
 	covers := false
 	if err == unix.EEXIST {
@@ -263,21 +304,20 @@ func (u *unpacker) imply(path string) (int, error) {
 		err = sys.Fchmodat(parent, base, 0o755) // whatever the umask
 	}
 	if err != nil {
-		return -1, err
+		return -1, "", err
 	}
-	fd, err := u.open(path)
-	if err != nil {
-		return -1, err
+	if fd, _, err = u.open(real); err != nil {
+		return -1, "", err
 	}
 	if !covers {
-		u.implied[path] = true
-		return fd, nil
+		u.implied[real] = true
+		return fd, real, nil
 	}
-	if err := u.makeOpaque(fd, path); err != nil {
+	if err := u.makeOpaque(fd, real); err != nil {
 		unix.Close(fd)
-		return -1, err
+		return -1, "", err
 	}
-	return fd, nil
+	return fd, real, nil
 }
 
 // uncover removes what is at base if it is a whiteout, and reports whether it was.
@@ -299,7 +339,7 @@ func (u *unpacker) finish() error {
 		return err
 	}
 	for path, t := range u.times {
-		fd, err := u.open(path)
+		fd, _, err := u.open(path)
 		if err == unix.ENOENT || err == unix.ENOTDIR { // a later entry has taken its place
 			continue
 		}
@@ -329,7 +369,7 @@ func (u *unpacker) dropUseless() error {
 		if !inside(opaque, dir) {
 			continue
 		}
-		fd, err := u.open(dir)
+		fd, _, err := u.open(dir)
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			continue
 		}
