@@ -89,7 +89,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 
 // newWhiteouts begins with an empty staging directory.
 func (fs *FS) newWhiteouts() {
-	fs.whiteouts = whiteout.NewMaker(fs.stack.Work)
+	fs.whiteouts = whiteout.NewMaker(fs.stack.Work, fs.stack.Xattr)
 	fs.whiteouts.AUFS = fs.options().AUFSMarks
 	if fs.observer != nil {
 		fs.whiteouts.Observe = fs.observer.Whiteout

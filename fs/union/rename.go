@@ -241,6 +241,11 @@ func (r *rename) renameUpper() error {
 	from, to := r.from.parent.dir.upper.Load(), r.to.parent.dir.upper.Load()
 	whiteoutThere := r.to.entry.where == hidden
 	moveDir := r.from.node.isDir()
+	if whiteoutThere && to.Marked { // it may be moved to the old name
+		if err := r.fs.whiteouts.Admit(from); err != nil {
+			return err
+		}
+	}
 	switch {
 	case r.from.covers && whiteoutThere:
 		// The whiteout that is there serves for the old name.

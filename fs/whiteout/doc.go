@@ -3,14 +3,17 @@
 //
 //	what                      on disk                                                   read     written
 //	a name is deleted         character device 0:0 of that name                         always   always, but
-//	                          empty regular file with the attribute overlay.whiteout,   yes      never
+//	                          empty regular file with the attribute overlay.whiteout,   always   no devices
 //	                          in a directory with overlay.opaque=x
-//	                          .wh.NAME beside it                                        aufs     impossible
+//	                          .wh.NAME beside it                                        aufs     aufs, no devices
 //	a directory hides what    directory with the attribute overlay.opaque=y             always   always, but
-//	is below it               .wh..wh..opq in it                                        aufs     impossible
+//	is below it               .wh..wh..opq in it                                        aufs     aufs, no attributes
 //
-// aufs: in unions with the option aufs_marks=on, for layers that AUFS or a container engine has written; and there what
-// the upper layer's file system makes impossible, devices or attributes, is written in that form.
+// no devices: the upper layer's file system does not let us make any, as one that is a union itself, in a container. Then
+// the form is that in which overlayfs (Linux 6.7) takes whiteouts of an overlay in its lower layers. The directory is
+// marked before it gets the first one; of a crash in between nothing is to be seen.
+//
+// aufs: in unions with the option aufs_marks=on, for layers that AUFS or a container engine has written.
 //
 // overlay.NAME stands for trusted.overlay.NAME, or user.overlay.NAME in a union with userxattr. A whiteout also
 // counts in the lowest layer, where there is nothing for it to hide. All whiteouts that one mount makes are hard

@@ -38,14 +38,16 @@ type Maker struct {
 	// AUFS lets whiteouts be AUFS's marks where the file system has no device nodes.
 	AUFS bool
 
-	work *layer.Work
+	work  *layer.Work
+	xattr layer.XattrNames
 
 	mu     sync.Mutex
 	shared string // name in the staging directory of the inode that the whiteouts share; empty if none is ready
+	files  bool   // there are no devices: they are marked files
 }
 
-// NewMaker returns a Maker that stages in work.
-func NewMaker(work *layer.Work) *Maker { return &Maker{work: work} }
+// NewMaker returns a Maker that stages in work, for a union with attributes of the names x.
+func NewMaker(work *layer.Work, x layer.XattrNames) *Maker { return &Maker{work: work, xattr: x} }
 
 // Covered says what a whiteout takes the place of.
 type Covered int
@@ -67,6 +69,9 @@ func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
 		return err
 	}
 	defer s.Discard()
+	if err := m.ready(dir); err != nil {
+		return err
+	}
 	how := layer.Add
 	switch what {
 	case File:
@@ -110,7 +115,7 @@ func (m *Maker) mark(dir *layer.Dir, name string, what Covered) error {
 // place: in one step where the file system can.
 func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) error {
 	err := dir.Rename(from, to, name, unix.RENAME_WHITEOUT)
-	if !m.AUFS || !impossible(err) {
+	if !impossible(err) {
 		if err == nil && m.Observe != nil {
 			m.Observe()
 		}
@@ -119,7 +124,7 @@ func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) e
 	// To hide before is not possible with a device, and after it, where it is not possible with a mark: of a crash in
 	// between the worst is that the old name shows what it hid.
 	s, err := m.stage()
-	if impossible(err) {
+	if m.AUFS && impossible(err) {
 		if err := m.mark(dir, from, Nothing); err != nil {
 			return err
 		}
@@ -129,6 +134,9 @@ func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) e
 		return err
 	}
 	defer s.Discard()
+	if err := m.ready(dir); err != nil {
+		return err
+	}
 	if err := dir.Rename(from, to, name, 0); err != nil {
 		return err
 	}
@@ -148,7 +156,7 @@ func (m *Maker) stage() (*layer.Staged, error) {
 	staging := m.work.Dir()
 	if m.shared == "" {
 		name := m.work.TempName()
-		if err := staging.Mknod(name, unix.S_IFCHR, 0); err != nil {
+		if err := m.make(staging, name); err != nil {
 			return nil, err
 		}
 		m.shared = name
@@ -162,4 +170,52 @@ func (m *Maker) stage() (*layer.Staged, error) {
 		return nil, err
 	}
 	return m.work.StageNamed(name), nil
+}
+
+// make makes a whiteout: a device or, where the file system has none for us, as one that is a union itself, a marked file.
+//
+// Preconditions: m.mu is held.
+func (m *Maker) make(staging *layer.Dir, name string) error {
+	if !m.files {
+		err := staging.Mknod(name, unix.S_IFCHR, 0)
+		if m.AUFS || !impossible(err) {
+			return err
+		}
+	}
+	fd, err := staging.Create(name, unix.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
+	if err := staging.At(name).Setxattr(m.xattr.Whiteout, []byte("y"), 0); err != nil {
+		_ = staging.Unlink(name)
+		return err
+	}
+	m.files = true
+	return nil
+}
+
+// ready prepares dir for a whiteout that was staged.
+func (m *Maker) ready(dir *layer.Dir) error {
+	m.mu.Lock()
+	files := m.files
+	m.mu.Unlock()
+	if !files {
+		return nil
+	}
+	return m.Admit(dir)
+}
+
+// Admit says of dir that marked files in it are whiteouts, before one is put there.
+//
+// Precondition: nobody looks up names in dir meanwhile.
+func (m *Maker) Admit(dir *layer.Dir) error {
+	if dir.Marked {
+		return nil
+	}
+	if err := dir.Self().Setxattr(m.xattr.Opaque, []byte("x"), 0); err != nil {
+		return err
+	}
+	dir.Marked = true
+	return nil
 }

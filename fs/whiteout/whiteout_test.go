@@ -47,7 +47,7 @@ func TestCover(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			stack, spec := open(t)
 			testfs.Write(t, spec.Upper, test.before)
-			maker := whiteout.NewMaker(stack.Work)
+			maker := whiteout.NewMaker(stack.Work, stack.Xattr)
 			if err := maker.Cover(stack.Upper.Root, "n", test.what); err != test.want {
 				t.Fatalf("error %v, want %v", err, test.want)
 			}
@@ -69,7 +69,7 @@ func TestCover(t *testing.T) {
 
 func TestWhiteoutsShareOneInode(t *testing.T) {
 	stack, spec := open(t)
-	maker := whiteout.NewMaker(stack.Work)
+	maker := whiteout.NewMaker(stack.Work, stack.Xattr)
 	var ino uint64
 	for _, name := range []string{"a", "b", "c"} {
 		if err := maker.Cover(stack.Upper.Root, name, whiteout.Nothing); err != nil {
