@@ -39,9 +39,9 @@ type Conn struct {
 	options Options
 	log     *log.Logger
 
-	waiting atomic.Int32 // threads that wait for a request on /dev/fuse
-	readers sync.Pool    // of *reader: threads come and go, and their buffers are large
-	uring   bool         // requests come over io_uring; set before there is a second thread that reads
+	lookout *lookout
+	readers sync.Pool // of *reader: threads come and go, and their buffers are large
+	uring   bool      // requests come over io_uring; set before there is a second thread that reads
 
 	workersMu sync.Mutex
 	workers   map[*worker]struct{} // those that answer over io_uring
@@ -63,6 +63,7 @@ func Open() (*Conn, error) {
 	switch err {
 	case nil:
 		c := &Conn{fd: fd, workers: map[*worker]struct{}{}}
+		c.lookout = newLookout(c)
 		c.readers.New = func() any { return c.newReader() }
 		return c, nil
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
@@ -84,13 +85,15 @@ func (c *Conn) Serve(h Handler, o Options) <-chan error {
 	if c.log == nil {
 		c.log = log.New(io.Discard, "", 0)
 	}
+	addSpareProcessors()
 	began := make(chan error, 1)
-	c.waiting.Add(1)
+	c.lookout.waiting.Add(1)
 	c.spawn(func() {
 		r := c.newReader()
 		began <- r.handshake()
 		r.loop()
 	})
+	c.spawn(c.lookout.run)
 	return began
 }
 
@@ -104,7 +107,7 @@ func (c *Conn) Name() string {
 
 // Alive reports whether a thread waits for requests, which is so only before the end of the connection, but not all the
 // time until then: all of them may be at work.
-func (c *Conn) Alive() bool { return c.waiting.Load() > 0 }
+func (c *Conn) Alive() bool { return c.lookout.waiting.Load() > 0 }
 
 // Settled reports whether the kernel has all answers of which Handler.Answered was told. Over io_uring, what gives it an
 // answer also waits for the next request, so nobody can be told in between.

@@ -10,21 +10,16 @@ import (
 
 // reader is a thread that takes requests from /dev/fuse.
 //
-// It takes one, answers it and takes the next. There are as many threads as requests at work at once, and a few more
-// that wait, so that a slow one, a large copy-up, holds up nobody else.
+// It takes one, answers it and takes the next. There is one, and more as long as requests take long or too many come for
+// one: see lookout.
 type reader struct {
 	conn *Conn
 	buf  []byte // for the request, and then for the answer
 	msg  Message
 }
 
-const (
-	// bufferSize is for the largest message: its data, and what the kernel insists on besides (FUSE_MIN_READ_BUFFER).
-	bufferSize = MaxData + 8<<10
-
-	// maxWaiting is how many threads may wait for requests: more would only compete for the same request.
-	maxWaiting = 3
-)
+// bufferSize is for the largest message: its data, and what the kernel insists on besides (FUSE_MIN_READ_BUFFER).
+const bufferSize = MaxData + 8<<10
 
 func (c *Conn) newReader() *reader {
 	r := &reader{conn: c, buf: make([]byte, bufferSize)}
@@ -38,7 +33,7 @@ func (c *Conn) grow() {
 	if c.crowded() {
 		return
 	}
-	c.waiting.Add(1)
+	c.lookout.waiting.Add(1)
 	c.spawn(func() {
 		r := c.readers.Get().(*reader)
 		defer c.readers.Put(r)
@@ -48,14 +43,15 @@ func (c *Conn) grow() {
 
 // loop answers requests until the connection ends, or until enough other threads wait for them.
 //
-// Precondition: the thread is counted in c.waiting.
+// Precondition: the thread is counted in lookout.waiting.
 func (r *reader) loop() {
 	runtime.LockOSThread() // requests change the ids of their thread, and a read that waits keeps it anyway
 	defer runtime.UnlockOSThread()
 	c := r.conn
-	for {
+	for turn := turns(0); ; turn.next() {
 		if err := r.read(); err != nil {
-			c.waiting.Add(-1)
+			c.lookout.waiting.Add(-1)
+			c.lookout.close()
 			if !ended(err) {
 				c.fail(err)
 			}
@@ -64,12 +60,9 @@ func (r *reader) loop() {
 		if c.uring && r.aside() {
 			continue
 		}
-		if c.waiting.Add(-1) == 0 {
-			c.grow()
-		}
+		c.lookout.begin()
 		r.answer()
-		if c.waiting.Add(1) > maxWaiting {
-			c.waiting.Add(-1)
+		if !c.lookout.end() {
 			return
 		}
 	}

@@ -56,5 +56,6 @@
 // # Files
 //
 // conn.go is the way in; handshake.go does INIT; device.go answers by /dev/fuse, and queue.go by io_uring, each with
-// threads that come as they are needed; ring.go is as much of io_uring as that takes.
+// threads that come as they are needed: lookout.go says when; ring.go is as much of io_uring as that takes. scheduler.go
+// keeps Go's scheduler out of the way.
 package transport

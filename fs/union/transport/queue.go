@@ -198,7 +198,7 @@ func (w *worker) command(op uint32) []byte {
 
 // loop answers requests until the connection ends.
 func (w *worker) loop() error {
-	for {
+	for turn := turns(0); ; turn.next() {
 		result, err := w.ring.wait()
 		if err != nil {
 			return err

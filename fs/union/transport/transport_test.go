@@ -90,12 +90,12 @@ func onBoth(t *testing.T, f func(t *testing.T, s *served)) {
 			if text, err := os.ReadFile(Parameter); mode == On && strings.TrimSpace(string(text)) != "Y" {
 				testfs.Skip(t, "FUSE over io_uring is not offered: %v", err)
 			}
-			f(t, mountWaiting(t, mode))
+			f(t, mountWaitingOn(t, mode))
 		})
 	}
 }
 
-func mountWaiting(t *testing.T, mode Mode) *served {
+func mountWaitingOn(t *testing.T, mode Mode) *served {
 	c, err := Open()
 	if err != nil {
 		t.Fatal(err)
