@@ -41,7 +41,8 @@
 // redirect.go, metacopy.go, dataonly.go and index.go are what these options add to lookup, rename and copy-up; export.go
 // makes file handles last; owners.go shows ids as others. names.go knows which of many layers to ask. watch.go hears of
 // what others do in the lower layers, remember.go says for how long the kernel need not ask, and notify.go makes it
-// forget. serve.go answers the requests that package transport brings; gate.go and handover.go stop it while another union
-// takes the place of this one, observe.go tells who counts; backend.go is the way in. For readers of the kernel's fs/overlayfs: lookup.go is namei.c;
-// create, remove, rename and link are dir.c; list.go is readdir.c; file.go is file.c; attr.go is inode.c.
+// forget. serve.go answers the requests that package transport brings, quick.go those that come most; gate.go and
+// handover.go stop it while another union takes the place of this one, observe.go tells who counts; backend.go is the way
+// in. For readers of the kernel's fs/overlayfs: lookup.go is namei.c; create, remove, rename and link are dir.c; list.go is
+// readdir.c; file.go is file.c; attr.go is inode.c.
 package union

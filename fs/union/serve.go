@@ -2,6 +2,7 @@ package union
 
 import (
 	"log"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/unionfsd/unionfsd/fs/union/transport"
 )
 
-// server answers the requests of one mounted union: each passes the gate, is counted, and is taken apart by go-fuse, which
-// calls a method of FS. How requests get here is the transport's business.
+// server answers the requests of one mounted union: each passes the gate, is counted, and is taken apart by quick.go or by
+// go-fuse, which call a method of FS. How requests get here is the transport's business.
 type server struct {
 	conn     *transport.Conn
 	protocol *fuse.ProtocolServer
@@ -21,6 +22,10 @@ type server struct {
 	gate     *gate
 	log      *log.Logger
 	observer Observer // nil: nobody counts
+
+	// order is counted up when a request comes and when its answer goes. The kernel sends some requests only after the
+	// answers to others, FORGET and RELEASE above all, and relies on nothing else; Go's memory model does not know that.
+	order atomic.Uint64
 }
 
 // serve starts to answer the requests that arrive on conn with fs. The channel tells how it began.
@@ -61,6 +66,8 @@ var transportMode = map[layer.IOUring]transport.Mode{
 
 // Answer implements transport.Handler.
 func (s *server) Answer(m *transport.Message) int {
+	s.order.Add(1)
+	defer s.order.Add(1)
 	if s.observer != nil {
 		return s.observed(m)
 	}
@@ -76,6 +83,9 @@ func (s *server) answer(m *transport.Message) int {
 	}
 	if err != nil {
 		return m.Fail(unix.ESTALE)
+	}
+	if n, ok := s.quick(m); ok {
+		return n
 	}
 	n, status := s.protocol.HandleRequest(m.In, m.Out)
 	if !status.Ok() { // nothing was written: a request that go-fuse cannot parse

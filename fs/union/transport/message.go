@@ -48,13 +48,18 @@ func (m *Message) unique() uint64 { return binary.NativeEndian.Uint64(m.In[0][8:
 func (m *Message) NodeID() uint64 { return binary.NativeEndian.Uint64(m.In[0][16:]) }
 
 // Fail answers with an error and nothing else. It returns the length of the answer.
-func (m *Message) Fail(errno syscall.Errno) int {
-	unique := m.unique()
+func (m *Message) Fail(errno syscall.Errno) int { return m.reply(-int32(errno), 0) }
+
+// Succeed answers with the first n bytes of Out[1]. It returns the length of the answer.
+func (m *Message) Succeed(n int) int { return m.reply(0, n) }
+
+func (m *Message) reply(status int32, n int) int {
+	unique := m.unique() // the header may be in its place
 	header := m.Out[0]
-	binary.NativeEndian.PutUint32(header[0:], outHeaderSize)
-	binary.NativeEndian.PutUint32(header[errorOffset:], uint32(-int32(errno)))
+	binary.NativeEndian.PutUint32(header[0:], uint32(outHeaderSize+n))
+	binary.NativeEndian.PutUint32(header[errorOffset:], uint32(status))
 	binary.NativeEndian.PutUint64(header[8:], unique)
-	return outHeaderSize
+	return outHeaderSize + n
 }
 
 // Errno is the error that the answer tells; 0 if it is none.
