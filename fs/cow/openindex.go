@@ -35,6 +35,22 @@ func OpenIndex(stack *layer.Stack, origins *Origins) (*Index, error) {
 	return x, nil
 }
 
+// ReadIndex opens the index of a stack to look into it; nil if there is none. Nothing is written, and whose index it is was
+// checked by who mounted the union. Close it after use.
+func ReadIndex(stack *layer.Stack, origins *Origins) (*Index, error) {
+	dir, err := stack.IndexDir()
+	if err == unix.ENOENT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the index in work directory %q: %w", stack.Spec.Work, err)
+	}
+	return &Index{dir: dir, origins: origins, xattr: stack.Xattr}, nil
+}
+
+// Close releases what ReadIndex took.
+func (x *Index) Close() { x.dir.Close() }
+
 // complete reports whether all objects of all lower layers can have an origin, and be found by it. The kernel mounts
 // without the index where they cannot (ovl_lower_uuid_ok); who asks for it here is told.
 func (o *Origins) complete(stack *layer.Stack) error {

@@ -3,6 +3,7 @@ package diff
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -38,11 +39,15 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer u.Close()
 	w := walker{union: u, changes: []Change{}}
 	if u.Upper == nil {
 		return w.changes, nil
 	}
 	if err := w.walk("", *u.Upper, u.Lowers, false); err != nil {
+		return nil, err
+	}
+	if err := u.Joined(w.joined); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(w.changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
@@ -53,6 +58,21 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 type walker struct {
 	union   *merged.Union
 	changes []Change
+}
+
+// joined adds the change of a name that is in a lower layer alone, and has changed with another name of its file.
+func (w *walker) joined(path string, was, now merged.Object) error {
+	before := len(w.changes)
+	if err := w.compare(path, was, now); err != nil || len(w.changes) == before {
+		return err
+	}
+	for path = filepath.Dir(path); path != "/"; path = filepath.Dir(path) {
+		if slices.ContainsFunc(w.changes, func(c Change) bool { return c.Path == path }) {
+			break
+		}
+		w.add(Changed, path)
+	}
+	return nil
 }
 
 func (w *walker) add(kind Kind, path string) { w.changes = append(w.changes, Change{kind, path}) }

@@ -10,6 +10,9 @@
 // number or file capabilities differ or, unless it is a directory, its size or time of modification. A file that was
 // copied up and is otherwise as it was is not a change.
 //
+// A name that shows a file by the index (index=on) has changed with it. To find such names takes a walk through the union, if
+// it has an index.
+//
 // A directory that was renamed with redirect_dir=on is read with all that is in it, which is new where it is now.
 //
 // Nothing is written, and nothing is locked: the union may be mounted. What is changed while Changes looks may or may

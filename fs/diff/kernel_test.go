@@ -26,6 +26,10 @@ func TestAgainstKernel(t *testing.T) {
 				options = layer.Options{RedirectDir: layer.RedirectOn, Metacopy: true}
 			}
 			spec := testunion.Random(t, r, options)
+			if seed%4 >= 2 {
+				testunion.Link(r, spec.Lower[2], 20)
+				spec.Options.Index = true
+			}
 			was := testunion.Mount(t, layer.Spec{Lower: spec.Lower, Options: options})
 			now := testunion.Mount(t, spec)
 			testunion.Change(t, r, now, 60)

@@ -92,6 +92,25 @@ func OpenReadOnly(spec Spec) (*Stack, error) {
 	return s, nil
 }
 
+// IndexDir opens the directory index of workdir to look into it, also in a stack that is open to be looked at only. ENOENT if
+// there is none. The caller closes it.
+func (s *Stack) IndexDir() (*Dir, error) {
+	work, err := openUpper("work directory", s.Spec.Work, s.Upper.budget)
+	if err != nil {
+		return nil, err
+	}
+	defer work.Root.Close()
+	dir, err := work.Root.OpenDir("index")
+	if err != nil {
+		return nil, err
+	}
+	if err := dir.Pin(); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
 // Close releases every handle and the lock.
 func (s *Stack) Close() error {
 	var errs []error

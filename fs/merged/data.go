@@ -23,6 +23,9 @@ type Data interface {
 // for that.
 func (u *Union) Open(in Dirs, name string, o Object) (Data, error) {
 	s := search{u: u, in: in[o.In+1:], path: name, layer: in[o.In].Layer()}
+	if o.joined { // to a metacopy, perhaps, whose data are here
+		s.in, s.layer = in[o.In:], u.Upper.Layer()
+	}
 	defer func() { s.opened.Close() }()
 	for at := o.Ref; ; {
 		mark, err := u.mark(at)

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/whiteout"
 )
@@ -19,6 +20,9 @@ type Union struct {
 	follow   bool           // redirects are followed
 	metacopy bool           // and files that have their data elsewhere
 	data     []*layer.Layer // data-only
+
+	origins *cow.Origins
+	index   *cow.Index // nil if no lower file was copied up that has several names
 }
 
 // Dir is an open directory of one layer, with its mark.
@@ -43,6 +47,8 @@ type Object struct {
 	Ref  layer.Ref
 	Stat unix.Stat_t
 	In   int // of merged directories, which one has it
+
+	joined bool // see Joined
 }
 
 // Kind tells what an object is to the union.
@@ -65,7 +71,7 @@ func (o *Object) is(format uint32) bool {
 	return o.Kind == Present && o.Stat.Mode&unix.S_IFMT == format
 }
 
-// New looks at the roots of a stack; [layer.OpenReadOnly] makes one that will do.
+// New looks at the roots of a stack; [layer.OpenReadOnly] makes one that will do. Close it before the stack.
 func New(stack *layer.Stack) (*Union, error) {
 	o := stack.Spec.Options
 	u := &Union{xattr: stack.Xattr, aufs: o.FUSE.AUFSMarks, follow: o.Redirects().Follows(stack.Xattr.User()), metacopy: o.Metacopy, data: stack.Data}
@@ -83,7 +89,25 @@ func New(stack *layer.Stack) (*Union, error) {
 		}
 		u.Lowers = append(u.Lowers, d)
 	}
-	return u, nil
+	if u.Upper == nil || !o.Indexes() {
+		return u, nil
+	}
+	var err error
+	u.origins = cow.OpenOrigins(stack)
+	if u.index, err = cow.ReadIndex(stack, u.origins); err != nil {
+		u.origins.Close()
+	}
+	return u, err
+}
+
+// Close releases what New took.
+func (u *Union) Close() {
+	if u.index != nil {
+		u.index.Close()
+	}
+	if u.origins != nil {
+		u.origins.Close()
+	}
 }
 
 // Roots are the roots of all layers.

@@ -27,6 +27,7 @@ func Complete(stack *layer.Stack, c Contents, name string) error {
 	if err != nil {
 		return err
 	}
+	defer u.Close()
 	if err := stack.Work.Prepare(); err != nil {
 		return err
 	}

@@ -37,7 +37,13 @@ func Pack(ctx context.Context, w io.Writer, stack *layer.Stack, o PackOptions) e
 		return err
 	}
 	p := packer{PackOptions: o, ctx: ctx, union: u, xattr: stack.Xattr, base: len(stack.Lowers) - o.Base,
-		out: tar.NewWriter(w), links: map[file]string{}, buf: make([]byte, 256<<10)}
+		out: tar.NewWriter(w), links: map[file]string{}, joined: map[string]bool{}, buf: make([]byte, 256<<10)}
+	defer u.Close()
+	if o.Changes {
+		if err := p.findJoined(); err != nil {
+			return err
+		}
+	}
 	roots := u.Roots()
 	if err := p.root(roots); err != nil {
 		return fmt.Errorf("pack the root directory: %w", err)
@@ -58,6 +64,10 @@ type packer struct {
 	out   *tar.Writer
 	links map[file]string // files with several names, and the first of them
 	buf   []byte
+
+	// joined are, among changes, names that are in layers below and show a file of those to be written; and the directories
+	// above them.
+	joined map[string]bool
 }
 
 // file identifies a file.
@@ -76,6 +86,16 @@ func (p *packer) root(roots merged.Dirs) error {
 		return err
 	}
 	return p.out.WriteHeader(h)
+}
+
+// findJoined finds the names that have changed with another name of their file.
+func (p *packer) findJoined() error {
+	return p.union.Joined(func(path string, _, _ merged.Object) error {
+		for path = path[1:]; !p.joined[path]; path, _ = split(path) {
+			p.joined[path] = true
+		}
+		return nil
+	})
 }
 
 // written are those of some merged directories that are in layers to be written.
@@ -103,11 +123,7 @@ func (p *packer) directory(path string, dirs merged.Dirs, whole, hides bool) err
 			return err
 		}
 	}
-	of := dirs
-	if !whole {
-		of = merged.Dirs(p.upper(dirs))
-	}
-	entries, err := p.entries(of)
+	entries, err := p.entries(path, dirs, whole)
 	if err != nil {
 		return fmt.Errorf("pack %q: %w", "/"+path, err)
 	}
@@ -131,25 +147,22 @@ func (p *packer) directory(path string, dirs merged.Dirs, whole, hides bool) err
 	return nil
 }
 
-// entries returns what the topmost of dirs that has a name has of it.
-func (p *packer) entries(dirs merged.Dirs) (map[string]merged.Object, error) {
-	entries := map[string]merged.Object{}
-	for i, dir := range dirs {
-		names, err := p.union.List(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			if _, has := entries[name]; has {
-				continue
-			}
-			o, err := p.union.Find(dir, name)
-			if err != nil {
-				return nil, err
-			}
-			if o.In = i; o.Kind != merged.Absent { // else it has gone since
-				entries[name] = o
-			}
+// entries returns what is to be written of the merged directories dirs, which are at path.
+func (p *packer) entries(path string, dirs merged.Dirs, whole bool) (map[string]merged.Object, error) {
+	if whole {
+		return p.union.Entries(dirs)
+	}
+	entries, err := p.union.Entries(merged.Dirs(p.upper(dirs)))
+	if err != nil || !p.joined[path] {
+		return entries, err
+	}
+	all, err := p.union.Entries(dirs)
+	if err != nil {
+		return nil, err
+	}
+	for name, o := range all {
+		if p.joined[join(path, name)] {
+			entries[name] = o
 		}
 	}
 	return entries, nil
@@ -169,8 +182,8 @@ func (p *packer) entry(path, name string, dirs merged.Dirs, o merged.Object, who
 	}
 	defer below.Close()
 	hides := false
-	if !whole {
-		if hides, err = p.hides(p.upper(dirs)[o.In:], name); err != nil {
+	if upper := p.upper(dirs); !whole && o.In < len(upper) {
+		if hides, err = p.hides(upper[o.In:], name); err != nil {
 			return err
 		}
 	}

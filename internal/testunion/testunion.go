@@ -79,6 +79,13 @@ func Tree(t testing.TB, r *rand.Rand, dir string) {
 	}
 }
 
+// Link gives files below dir further names.
+func Link(r *rand.Rand, dir string, n int) {
+	for range n {
+		_ = os.Link(path(r, dir), path(r, dir))
+	}
+}
+
 func setTime(t testing.TB, path string, sec int64) {
 	if err := os.Chtimes(path, time.Unix(sec, 500), time.Unix(sec, 500)); err != nil {
 		t.Fatal(err)
