@@ -42,6 +42,9 @@ type delivery struct {
 	xattr layer.XattrNames
 	done  []added
 
+	partsMu sync.Mutex
+	parts   []string // downloads that are in the delivery; guarded by partsMu
+
 	telling sync.Mutex // held while Options.Layer is called
 }
 
@@ -107,12 +110,44 @@ func (d *delivery) checked(r io.Reader, want v1.Descriptor) error {
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", want.Digest, err)
 	}
-	if n != want.Size || h != want.Digest {
+	err = matches(want, h, n)
+	if err != nil {
 		os.Remove(filepath.Join(d.blobs(), h.Hex))
-		if n != want.Size {
-			return fmt.Errorf("blob %s has not the size of %d bytes that the image says: it is damaged; get it again", want.Digest, want.Size)
-		}
-		return fmt.Errorf("blob %s has the digest %s: it is damaged; get it again", want.Digest, h)
+	}
+	return err
+}
+
+// adopt takes in the file part, which must have the digest and size of want. It goes when the delivery is published.
+func (d *delivery) adopt(part *os.File, want v1.Descriptor) error {
+	sum := sha256.New()
+	n, err := io.Copy(sum, io.NewSectionReader(part, 0, want.Size+1))
+	if err != nil {
+		return err
+	}
+	if err := matches(want, v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}, n); err != nil {
+		return err
+	}
+	if err := part.Chmod(0o644); err != nil {
+		return err
+	}
+	// By the descriptor: who else has it may publish now, and remove the name.
+	err = sys.Linkat(unix.AT_FDCWD, sys.ProcPath(int(part.Fd()), ""), unix.AT_FDCWD, filepath.Join(d.blobs(), want.Digest.Hex), unix.AT_SYMLINK_FOLLOW)
+	if err != nil && err != unix.EEXIST {
+		return err
+	}
+	d.partsMu.Lock()
+	defer d.partsMu.Unlock()
+	d.parts = append(d.parts, part.Name())
+	return nil
+}
+
+// matches returns an error unless a blob has the digest and the size that are wanted.
+func matches(want v1.Descriptor, got v1.Hash, size int64) error {
+	if size != want.Size {
+		return fmt.Errorf("blob %s has not the size of %d bytes that the image says: it is damaged; get it again", want.Digest, want.Size)
+	}
+	if got != want.Digest {
+		return fmt.Errorf("blob %s has the digest %s: it is damaged; get it again", want.Digest, got)
 	}
 	return nil
 }
@@ -331,7 +366,7 @@ func (d *delivery) publish() error {
 			return fmt.Errorf("image store: %w", err)
 		}
 	}
-	return d.s.changeIndex(func(index *v1.IndexManifest) error {
+	err = d.s.changeIndex(func(index *v1.IndexManifest) error {
 		for _, a := range d.done {
 			for _, notes := range a.notes {
 				put(index, a.manifest, notes)
@@ -339,6 +374,10 @@ func (d *delivery) publish() error {
 		}
 		return nil
 	})
+	for _, part := range d.parts {
+		_ = os.Remove(part) // what is left, gc removes
+	}
+	return err
 }
 
 // dropUnused removes the blobs that no image has: archives hold other files, too.

@@ -20,7 +20,8 @@
 //
 // A [Store] takes what it is given into a delivery, a directory of its own in incoming: blobs, checked against their
 // digests as they come, and layers, unpacked side by side and checked against their diff ids. When all is there it is
-// written to disk and appears by renames, the entry in index.json last. What fails before leaves nothing.
+// written to disk and appears by renames, the entry in index.json last. What fails before leaves nothing, but downloads: those
+// stay in incoming/DIGEST.part, for the next pull to go on with, until an image has them or gc removes them.
 //
 // # Locks
 //

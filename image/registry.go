@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 )
 
 // Pull adds the image of a registry that arg names. It returns the image and the digest that the registry has it under.
@@ -83,31 +85,95 @@ func (r *repository) get(ctx context.Context, want v1.Descriptor) error {
 		defer body.Close()
 		return r.d.checked(body, want)
 	}
-	part := filepath.Join(r.d.s.incoming(), want.Digest.Hex+".part")
-	if err := r.download(ctx, part, want); err != nil {
+	if err := r.download(ctx, want); err != nil {
 		return fmt.Errorf("blob %s: %w", want.Digest, err)
 	}
-	f, err := os.Open(part)
+	return nil
+}
+
+// download gets a blob into the delivery. It is put together in incoming/DIGEST.part, one process at a time, and stays there
+// until the delivery is published: then who is interrupted goes on where it ended, and of two who pull at once one waits
+// for the other.
+func (r *repository) download(ctx context.Context, want v1.Descriptor) error {
+	part, err := openPart(ctx, r.d.s.part(want.Digest))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	defer os.Remove(part) // good, it is in the delivery; bad, it would be so again
-	return r.d.checked(f, want)
+	defer part.Close()
+	if r.d.has(want.Digest) { // somebody else has pulled it meanwhile
+		return os.Remove(part.Name())
+	}
+	st, err := part.Stat()
+	if err != nil {
+		return err
+	}
+	resumed := st.Size() > 0
+	if err := r.fill(ctx, part, want); err != nil {
+		return err
+	}
+	err = r.d.adopt(part, want)
+	if err != nil && resumed { // what was there may be what a crash has left
+		if err = part.Truncate(0); err == nil {
+			err = r.fill(ctx, part, want)
+		}
+		if err == nil {
+			err = r.d.adopt(part, want)
+		}
+	}
+	if err != nil {
+		os.Remove(part.Name())
+	}
+	return err
+}
+
+// part is where a blob is put together.
+func (s *Store) part(h v1.Hash) string { return filepath.Join(s.incoming(), h.Hex+".part") }
+
+// openPart opens a file that one process at a time downloads into, and waits for its lock.
+func openPart(ctx context.Context, name string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := lockFile(ctx, f); err != nil {
+			f.Close()
+			return nil, err
+		}
+		held, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		if now, err := os.Stat(name); err == nil && os.SameFile(held, now) {
+			return f, nil
+		}
+		f.Close() // who had the lock has published and removed it
+	}
+}
+
+// lockFile takes the lock on a file, which others may hold for as long as a download takes.
+func lockFile(ctx context.Context, f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // attempts is how often a download that breaks off is taken up again.
 const attempts = 3
 
-// download makes part hold the blob, going on where it ends.
-func (r *repository) download(ctx context.Context, part string, want v1.Descriptor) error {
-	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+// fill makes part hold the blob, going on where it ends.
+func (r *repository) fill(ctx context.Context, part *os.File, want v1.Descriptor) error {
 	for try := 0; ; try++ {
-		st, err := f.Stat()
+		st, err := part.Stat()
 		if err != nil {
 			return err
 		}
@@ -117,10 +183,10 @@ func (r *repository) download(ctx context.Context, part string, want v1.Descript
 		r.d.tell(want, "Downloading")
 		var body io.ReadCloser
 		if body, err = r.request(ctx, "blobs", want, st.Size()); err == nil {
-			_, err = io.Copy(f, io.LimitReader(body, want.Size-st.Size()+1))
+			_, err = io.Copy(part, io.LimitReader(body, want.Size-st.Size()+1))
 			body.Close()
 		}
-		if now, serr := f.Stat(); serr == nil && now.Size() >= want.Size {
+		if now, serr := part.Stat(); serr == nil && now.Size() >= want.Size {
 			return nil
 		}
 		if err == nil {

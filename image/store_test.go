@@ -9,16 +9,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -273,67 +269,6 @@ func TestDamaged(t *testing.T) {
 				t.Errorf("left in the store:\n%s", d)
 			}
 		})
-	}
-}
-
-// TestRegistry pushes an image, pulls it into another store, and takes up a download that breaks off.
-func TestRegistry(t *testing.T) {
-	s := testStore(t)
-	archive, id := dockerArchive(t, "app:1", compressed(t, Gzip, layerTar(t, "f", strings.Repeat("x", 1<<20))))
-	if _, err := s.Load(context.Background(), bytes.NewReader(archive), Options{}); err != nil {
-		t.Fatal(err)
-	}
-	img, err := s.Image("app:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blob := img.Manifest.Layers[0].Digest.String()
-	reg := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	broken, ranges := 0, []string{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/blobs/"+blob) {
-			ranges = append(ranges, r.Header.Get("Range"))
-			if broken == 0 {
-				broken++
-				w.Header().Set("Content-Length", fmt.Sprint(img.Manifest.Layers[0].Size))
-				rec := httptest.NewRecorder()
-				reg.ServeHTTP(rec, r)
-				_, _ = w.Write(rec.Body.Bytes()[:100]) // and the connection ends
-				return
-			}
-		}
-		reg.ServeHTTP(w, r)
-	}))
-	defer server.Close()
-	name := strings.TrimPrefix(server.URL, "http://") + "/team/app:1"
-	digest, err := s.Push(context.Background(), img, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := testStore(t)
-	pulled, got, err := other.Pull(context.Background(), name, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pulled.ID != id || got != digest {
-		t.Errorf("pulled %s as %s, want %s as %s", pulled.ID, got, id, digest)
-	}
-	if len(ranges) != 2 || !strings.HasPrefix(ranges[1], "bytes=100-") {
-		t.Errorf("asked for the ranges %q, want the second from byte 100", ranges)
-	}
-	byDigest := name[:strings.LastIndexByte(name, ':')] + "@" + digest
-	if _, err := other.Image(byDigest); err != nil {
-		t.Error(err)
-	}
-	if _, _, err := other.Pull(context.Background(), byDigest, Options{Layer: func(_, status string) {
-		if status != "Already exists" {
-			t.Errorf("second pull: %s", status)
-		}
-	}}); err != nil {
-		t.Error(err)
-	}
-	if _, _, err := other.Pull(context.Background(), name+"2", Options{}); err == nil {
-		t.Error("pulled a tag that is not there")
 	}
 }
 
