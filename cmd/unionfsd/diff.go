@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,8 +28,8 @@ func (a *app) diffCommand() *cobra.Command {
 		GroupID: groupUnions,
 		Short:   "show what was changed in a union",
 		Long: `Show what the upper layer of a union changes: A for what was added, C for changed, D for deleted, sorted by path. It
-reads the upper layer only, so it takes as long as there are changes, however large the union is. A container need
-not run.`,
+reads the upper layers only, so it takes as long as there are changes, however large the union is. A container need
+not run; its changes are those in all unions that it has.`,
 		Example: `  unionfsd diff merged
   unionfsd diff web
   unionfsd diff --json web | jq -r '.[] | select(.kind == "D").path'`,
@@ -74,6 +77,33 @@ func (a *app) diff(arg string) ([]change, error) {
 	if spec.Upper == "" {
 		return nil, errors.New("the union is read-only: it has no upper layer, so nothing can have changed")
 	}
+	changes, err := changesOf(spec, "")
+	if err != nil {
+		return nil, err
+	}
+	branches, err := a.branches(arg)
+	if err != nil {
+		return nil, err
+	}
+	for at, spec := range branches {
+		more, err := changesOf(spec, at)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
+		}
+		for dir := at; dir != "/" && len(more) > 0; dir = path.Dir(dir) { // as what is in it has changed
+			told := func(c change) bool { return string(c.Path) == dir }
+			if !slices.ContainsFunc(changes, told) {
+				changes = append(changes, change{string(diff.Changed), state.Text(dir)})
+			}
+		}
+		changes = append(changes, more...)
+	}
+	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.Path, b.Path) })
+	return changes, nil
+}
+
+// changesOf returns the changes of the union of spec, which is mounted at.
+func changesOf(spec layer.Spec, at string) ([]change, error) {
 	stack, err := layer.OpenReadOnly(spec)
 	if err != nil {
 		return nil, err
@@ -85,9 +115,28 @@ func (a *app) diff(arg string) ([]change, error) {
 	}
 	changes := make([]change, len(list))
 	for i, c := range list {
-		changes[i] = change{string(c.Kind), state.Text(c.Path)}
+		changes[i] = change{string(c.Kind), state.Text(at + c.Path)}
 	}
 	return changes, nil
+}
+
+// branches returns the unions of a container besides the one of its root, by where they are; none if arg names no container.
+func (a *app) branches(arg string) (map[string]layer.Spec, error) {
+	root, err := a.state()
+	if err != nil {
+		return nil, err
+	}
+	c, err := root.Container(arg)
+	if errors.Is(err, state.ErrNoContainer) {
+		return nil, nil
+	}
+	specs := map[string]layer.Spec{}
+	for _, b := range c.Branches {
+		if specs[string(b.Path)], _, err = layer.ParseOptions(string(b.Spec)); err != nil {
+			return nil, err
+		}
+	}
+	return specs, err
 }
 
 // specNamed returns the layers of the container or of the mounted union that arg names.

@@ -72,12 +72,15 @@ type supervisor struct {
 	app   *app
 	root  state.Root
 	home  *state.Home
-	view  mount.View
 	begun func()   // ends what untilSignal began
 	mask  []string // where the state root is seen in the container
 
-	mounts      []ns.Mount // what is mounted in it besides
-	closeMounts func()     // closes their descriptors; may be called again
+	nested      bool           // this process is root in a user namespace only
+	view        mount.View     // the root
+	views       []mount.View   // all unions, that of the root first
+	branches    []state.Branch // those that are mounted in it
+	mounts      []ns.Mount     // all that is mounted in it
+	closeMounts func()         // closes their descriptors; may be called again
 
 	mu     sync.Mutex
 	record state.Container
@@ -114,10 +117,10 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 			code, err = exitSelf, eerr
 		}
 	}()
+	defer s.closeViews()
 	if err := s.openRoot(ctx); err != nil {
 		return exitSelf, err
 	}
-	defer s.view.Close()
 	code, err = s.run(ctx, func() error {
 		ran = true
 		a.counted(s.root.CountStart(time.Since(began)))
@@ -138,18 +141,20 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	if s.mask, err = stateInside(s.root, s.Spec.Lower); err != nil {
 		return err
 	}
-	nested := !ns.InInitialUserNamespace()
-	if nested {
+	inside := len(s.mask) > 0
+	s.nested = !ns.InInitialUserNamespace()
+	if s.nested {
 		if err := nothingMountedIn(s.Spec.Lower); err != nil {
 			return err
 		}
+		s.Spec.Options.UserXattr = true // others are not for who is root in a user namespace
 	}
 	files, err := s.etcFiles()
 	if err != nil {
 		return err
 	}
 	specs := append(s.Mounts, files...)
-	if len(s.mask) == 0 { // else it would be a layer inside another one
+	if !inside { // else it would be a layer inside another one
 		if s.Spec, err = s.withMountPoints(specs); err != nil {
 			return err
 		}
@@ -160,26 +165,48 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if nested {
-		s.Spec.Options.UserXattr = true // others are not for who is root in a user namespace
-	}
-	b, err := s.app.chooseBackend(ctx, s.Backend, s.Spec)
-	if err != nil {
-		return err
-	}
-	s.Backend = b.Name()
-	if len(s.mask) > 0 {
-		b = allowInside(b)
-	}
 	if s.mounts, s.closeMounts, err = openMounts(specs); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			s.closeMounts()
+		}
+	}()
 	raiseDescriptors()
-	unix.Umask(0) // the union is served by this process, and modes are what requests say
-	if s.view, err = b.Open(ctx, s.Spec); err != nil {
-		s.closeMounts()
+	unix.Umask(0) // the unions are served by this process, and modes are what requests say
+	backend := s.Backend
+	if s.view, s.Backend, err = s.openUnion(ctx, s.Spec, backend, inside); err != nil {
+		return err
 	}
-	return err
+	if slices.Contains(s.Spec.Lower, "/") {
+		return s.openHostTree(ctx, backend, specs)
+	}
+	return nil
+}
+
+// openUnion opens one of the unions of the container, and tells by which backend. The upper layer may be inside a lower one.
+func (s *supervisor) openUnion(ctx context.Context, spec layer.Spec, backend string, inside bool) (mount.View, string, error) {
+	b, err := s.app.chooseBackend(ctx, backend, spec)
+	if err != nil {
+		return nil, "", err
+	}
+	name := b.Name()
+	if inside {
+		b = allowInside(b)
+	}
+	view, err := b.Open(ctx, spec)
+	if err == nil {
+		s.views = append(s.views, view)
+	}
+	return view, name, err
+}
+
+// closeViews ends the unions.
+func (s *supervisor) closeViews() {
+	for _, v := range s.views {
+		v.Close()
+	}
 }
 
 // run runs the program in the view and returns its exit code. It calls started when the program runs.
@@ -214,7 +241,7 @@ func (s *supervisor) run(ctx context.Context, started func() error) (code int, e
 		PrivateNetwork: s.PrivateNetwork,
 		Limits:         s.Limits,
 		Security:       s.Security,
-		NestedUsers:    !ns.InInitialUserNamespace(),
+		NestedUsers:    s.nested,
 	})
 	if s.Detached { // the program has them now
 		stdout.Close()
@@ -226,7 +253,9 @@ func (s *supervisor) run(ctx context.Context, started func() error) (code int, e
 	s.inside = inside
 	// From here on the container alone holds what is mounted in it, whatever becomes of this process: see Release.
 	s.closeMounts()
-	err = s.view.Release()
+	for _, v := range s.views {
+		err = errors.Join(err, v.Release())
+	}
 	defer inside.Forward()()
 	err = errors.Join(err, interrupted(ctx))
 	s.begun()
@@ -270,15 +299,18 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 		Supervisor: os.Getpid(),
 		Detached:   s.Detached,
 		StopSignal: s.StopSignal,
+		Branches:   s.branches,
 	}
-	lost := make(chan error, 1)
-	go func() {
-		// A program whose root is dead can do nothing but wait for it.
-		if err := s.view.Wait(); err != nil {
-			lost <- err
-			s.inside.Signal(syscall.SIGKILL)
-		}
-	}()
+	lost := make(chan error, len(s.views))
+	for _, view := range s.views {
+		go func() {
+			// A program whose root is dead can do nothing but wait for it.
+			if err := view.Wait(); err != nil {
+				lost <- err
+				s.inside.Signal(syscall.SIGKILL)
+			}
+		}()
+	}
 	failed := s.home.Save(s.record)
 	if failed == nil {
 		var closeControl func()

@@ -48,6 +48,10 @@ namespaces of its own. docker:NAME is an image of Docker's overlay2 store, whose
 Docker. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
 finds it afterwards. With --rm it is removed when the program ends.
 
+With --rootfs / the other file systems of the host are there as well, such as a /home or /boot of its own, each under an
+upper layer of its own; those that are read-only are shown as they are, and files that are mounted by themselves are copied.
+Unions that are mounted on the host are not among them.
+
 The program has the privileges that Docker gives: 14 capabilities, a filter of system calls, /proc and /sys without what
 tells of the host or changes it; and no set-uid program gives it more. The network is the host's.
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,10 +34,17 @@ type Container struct {
 	Detached   bool      `json:"detached,omitempty"` // what it writes goes to the log
 	StopSignal int       `json:"stop_signal,omitempty"`
 	ExitCode   *int      `json:"exit_code,omitempty"`
-	Reason     string    `json:"reason,omitempty"` // why it ended, if not by itself
+	Reason     string    `json:"reason,omitempty"`   // why it ended, if not by itself
+	Branches   []Branch  `json:"branches,omitempty"` // the unions in it besides the one of its root
 
 	// Running says whether the supervisor lives. It is asked of the lock and never written.
 	Running bool `json:"-"`
+}
+
+// Branch is a union that is mounted in a container.
+type Branch struct {
+	Path Text `json:"path"` // in the container
+	Spec Text `json:"spec"` // its layers, as mount options
 }
 
 // Status is "starting" before its program runs, "running", "paused", "exited (CODE)", or "died" where the supervisor was
@@ -159,6 +167,32 @@ func (h *Home) Etc() string { return filepath.Join(h.dir, "etc") }
 
 // Points is the path of a directory for a layer of mount points; it need not exist.
 func (h *Home) Points() string { return filepath.Join(h.dir, "points") }
+
+// MakeBranch makes the upper layer and the work directory of the i-th union besides the one of the container's root.
+func (h *Home) MakeBranch(i int) (upper, work string, err error) {
+	dir, err := h.branch(i)
+	upper, work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	for _, sub := range []string{upper, work} {
+		if err == nil {
+			err = os.Mkdir(sub, 0o700)
+		}
+	}
+	return upper, work, err
+}
+
+// MakeFile makes a file that the container has in the i-th place.
+func (h *Home) MakeFile(i int) (*os.File, error) {
+	dir, err := h.branch(i)
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, "file"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+func (h *Home) branch(i int) (string, error) {
+	dir := filepath.Join(h.dir, "branches", strconv.Itoa(i))
+	return dir, os.MkdirAll(dir, 0o700)
+}
 
 // Log is the path of the file that takes what a detached container writes.
 func (h *Home) Log() string { return filepath.Join(h.dir, logName) }
