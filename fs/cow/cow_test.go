@@ -206,12 +206,12 @@ func TestOrigin(t *testing.T) {
 	for _, name := range []string{"f", "d", "s"} {
 		src := b.source(name)
 		b.copyUp(name, cow.Options{Origin: true})
-		ino, fsid, ok := b.copier.Origin.Inode(b.stack.Upper.Root.At(name), b.stack.Xattr)
+		lower, ok := b.copier.Origin.Find(b.stack.Upper.Root.At(name), b.stack.Xattr)
 		if !ok {
 			testfs.Skip(t, "the file system has no file handles or tells no UUID")
 		}
-		if ino != src.Stat.Ino || fsid != 0 {
-			t.Errorf("%s: origin is inode %d of file system %d, want %d of 0", name, ino, fsid, src.Stat.Ino)
+		if lower.Stat.Ino != src.Stat.Ino || lower.FSID != 0 {
+			t.Errorf("%s: origin is inode %d of file system %d, want %d of 0", name, lower.Stat.Ino, lower.FSID, src.Stat.Ino)
 		}
 	}
 }
@@ -226,8 +226,8 @@ func TestNoOrigin(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if ino, _, ok := b.copier.Origin.Inode(ref, b.stack.Xattr); ok {
-			t.Errorf("origin %q is inode %d", value, ino)
+		if lower, ok := b.copier.Origin.Find(ref, b.stack.Xattr); ok {
+			t.Errorf("origin %q is inode %d", value, lower.Stat.Ino)
 		}
 	}
 }

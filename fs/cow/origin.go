@@ -115,14 +115,8 @@ type Lower struct {
 	id []byte // the origin that says so
 }
 
-// Inode returns the inode number, and the index of the file system, of the lower object that the upper object obj
-// was copied from. ok is false if it has no origin, or one that is not among the layers any more.
-func (o *Origins) Inode(obj layer.Ref, x layer.XattrNames) (ino uint64, fsid int, ok bool) {
-	l, ok := o.Find(obj, x)
-	return l.Stat.Ino, l.FSID, ok
-}
-
-// Find returns the lower object that the upper object obj was copied from, as Inode.
+// Find returns the lower object that the upper object obj was copied from. ok is false if it has no origin, or one that is
+// not among the layers any more.
 func (o *Origins) Find(obj layer.Ref, x layer.XattrNames) (l Lower, ok bool) {
 	if len(o.lowers) == 0 {
 		return l, false

@@ -28,9 +28,12 @@ func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint6
 		return fs.mapInode(n.from, st.Dev, st.Ino)
 	}
 	if parent != nil && (parent.dir.impure.Load() || n.index != nil) {
-		if ino, fsid, ok := fs.origins.Inode(ref, fs.stack.Xattr); ok {
+		if lower, ok := fs.origins.Find(ref, fs.stack.Xattr); ok {
 			n.origin = true
-			return fs.composeInode(fsid, ino)
+			// The other names of the lower file are another file, unless the index says that they are not.
+			if lower.Stat.Nlink <= 1 || n.index != nil || fs.isIndexed(ref, st) {
+				return fs.composeInode(lower.FSID, lower.Stat.Ino)
+			}
 		}
 	}
 	return fs.mapInode(n.from, st.Dev, st.Ino)

@@ -177,6 +177,8 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data i
 	if brokenLink { // the copy is not the file that the other names stand for, and must not look like it
 		n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 		fs.kernel.soon(func() { fs.kernel.forgetNode(parent.id) }) // the listing of which has the number
+	} else {
+		fs.nodes.borrow(n)
 	}
 	n.origin = !brokenLink
 	n.setData(data)

@@ -86,6 +86,15 @@ func (fs *FS) indexOf(ref layer.Ref, e *entry) (*indexed, error) {
 	return x, nil
 }
 
+// isIndexed reports whether the upper object ref, described by st, is in the index.
+func (fs *FS) isIndexed(ref layer.Ref, st *unix.Stat_t) bool {
+	if fs.index == nil || st.Nlink <= 1 {
+		return false
+	}
+	_, _, ok, err := fs.index.Of(ref, st)
+	return ok && err == nil
+}
+
 func (fs *FS) newIndexed(name string, lower *unix.Stat_t) *indexed {
 	return &indexed{name: name, entry: fs.index.At(name), lower: uint64(lower.Nlink)}
 }
@@ -141,6 +150,7 @@ func (fs *FS) publishInIndex(n *node, staged *layer.Staged, data int) error {
 	}
 	x.links.Store(x.lower)
 	fs.nodes.rekey(n, keyOf(&st))
+	fs.nodes.borrow(n)
 	n.origin = true
 	n.setData(data)
 	n.upper.Store(true)

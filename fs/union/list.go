@@ -14,7 +14,20 @@ import (
 func (fs *FS) listLocked(n *node, user bool) ([]dirent, error) {
 	l := lister{fs: fs, node: n, user: user}
 	err := l.list()
+	if err == nil && user && !l.borrows && len(n.dir.lowers) == 0 && n.dir.impure.Load() {
+		fs.unmarkImpure(n)
+	}
 	return l.entries, err
+}
+
+// unmarkImpure removes the mark of markImpure from a directory that was read, and had no entry for which it is needed: best
+// effort, as in ovl_dir_read_impure.
+//
+// Precondition: n.entriesMu is held, so that no such entry arrives.
+func (fs *FS) unmarkImpure(n *node) {
+	if fs.writable() == nil && n.dir.upper.Load().Self().Removexattr(fs.stack.Xattr.Impure) == nil {
+		n.dir.impure.Store(false)
+	}
 }
 
 // dirent is one entry of a merged directory.
@@ -32,6 +45,7 @@ type lister struct {
 	fs      *FS
 	node    *node
 	user    bool
+	borrows bool // an entry of the upper layer shows the number of a lower object
 	entries []dirent
 	seen    map[string]struct{} // names that are decided; nil while one layer is all there is
 }
@@ -101,9 +115,9 @@ func (l *lister) ask(dir *layer.Dir, name string, upper bool) (decides bool, err
 	if !found || white || err != nil {
 		return white, err
 	}
-	l.entries = append(l.entries, dirent{
-		name: name, typ: uint8(st.Mode & unix.S_IFMT >> 12), ino: l.inode(dir, name, &st, upper),
-	})
+	ino := l.inode(dir, name, &st, upper)
+	l.borrows = l.borrows || upper && ino != l.fs.mapInode(dir.Layer(), st.Dev, st.Ino)
+	l.entries = append(l.entries, dirent{name: name, typ: uint8(st.Mode & unix.S_IFMT >> 12), ino: ino})
 	return true, nil
 }
 
@@ -136,5 +150,9 @@ func (l *lister) inode(dir *layer.Dir, name string, st *unix.Stat_t, upper bool)
 		}
 		defer n.close()
 	}
-	return l.fs.inodeNumber(l.node, n, dir.At(name), st)
+	ino, own := l.fs.inodeNumber(l.node, n, dir.At(name), st), l.fs.mapInode(dir.Layer(), st.Dev, st.Ino)
+	if ino != own && l.fs.nodes.borrowed(ino) {
+		return own
+	}
+	return ino
 }

@@ -147,6 +147,11 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 		n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
 	}
 	known := fs.nodes.add(n, k)
+	if known == n && n.upper.Load() {
+		if own := fs.mapInode(n.from, e.st.Dev, e.st.Ino); n.ino.Load() != own && !fs.nodes.borrow(n) {
+			n.ino.Store(own)
+		}
+	}
 	if known == n && n.isDir() && fs.watcher.add(n) && e.where == inLower {
 		// What is known of it is from before the watch.
 		if err := fs.statNode(n, &e.st); err != nil {

@@ -196,12 +196,13 @@ type table struct {
 	next  uint64
 	byID  map[uint64]*node
 	byKey map[key]*node
+	byIno map[uint64]*node // those that show the number of a lower object: see borrow
 
 	named, pinned kept // what is kept with nfs_export=on; empty without
 }
 
 func newTable() *table {
-	return &table{next: 2, byID: map[uint64]*node{}, byKey: map[key]*node{}} // 1 is the root's id
+	return &table{next: 2, byID: map[uint64]*node{}, byKey: map[key]*node{}, byIno: map[uint64]*node{}} // 1 is the root's id
 }
 
 // get returns the node with the given id, or nil.
@@ -275,6 +276,25 @@ func (t *table) rekey(n *node, k key) {
 	t.byKey[k] = n
 }
 
+// borrow notes that n shows the inode number of the lower object that it is or was copied from, or false if another node
+// does: somebody has copied an upper file or directory with its marks, and two files must not look like one.
+func (t *table) borrow(n *node) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ino := n.ino.Load()
+	if t.byIno[ino] == nil {
+		t.byIno[ino] = n
+	}
+	return t.byIno[ino] == n
+}
+
+// borrowed reports whether a node shows the number of a lower object.
+func (t *table) borrowed(ino uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byIno[ino] != nil
+}
+
 // unkey makes n known by its id alone: nothing that is looked up can be n any more.
 func (t *table) unkey(n *node) {
 	t.mu.Lock()
@@ -330,6 +350,9 @@ func (t *table) remove(n *node) (gone []*node) {
 	if n.keyed && t.byKey[n.key] == n {
 		delete(t.byKey, n.key)
 	}
+	if ino := n.ino.Load(); t.byIno[ino] == n {
+		delete(t.byIno, ino)
+	}
 	gone = append(gone, n)
 	if n.parent != nil {
 		gone = append(gone, t.unchild(n.parent)...)
@@ -356,6 +379,7 @@ func (t *table) closeEverything(root *node) {
 	}
 	clear(t.byID)
 	clear(t.byKey)
+	clear(t.byIno)
 }
 
 func closeAll(nodes []*node) {

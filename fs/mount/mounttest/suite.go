@@ -29,6 +29,7 @@ var suite = []struct {
 	{"handles", handles},
 	{"hardlinks", hardlinks},
 	{"index", index},
+	{"origins", origins},
 	{"metacopies", metacopies},
 	{"dataonly", dataonly},
 	{"attr", attr},
