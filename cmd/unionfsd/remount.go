@@ -24,7 +24,11 @@ func (a *app) remount(target string, opt layer.Options) error {
 		return errors.New("no union is mounted there; mount it first, without remount")
 	}
 	mounted, _, err := layer.ParseOptions(string(u.Spec))
-	if err == nil && mounted.Options.ReadOnly && !opt.ReadOnly {
+	switch {
+	case err != nil || opt.ReadOnly:
+	case mounted.Upper == "":
+		return fmt.Errorf("the union has no upper layer, and cannot be written; unmount it and mount it with upperdir= and workdir=: unionfsd umount %s", shell(target))
+	case mounted.Options.ReadOnly:
 		return fmt.Errorf("the union was mounted with ro; unmount it and mount it without: unionfsd umount %s", shell(target))
 	}
 	var flags uintptr = unix.MS_REMOUNT

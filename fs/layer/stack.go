@@ -43,6 +43,12 @@ func OpenNext(spec Spec, prev *Previous) (*Stack, error) {
 			s.Close()
 			return nil, err
 		}
+		if prev == nil { // whose layers have been looked at, and the union may cover their paths
+			if err := s.checkOverlap(); err != nil {
+				s.Close()
+				return nil, err
+			}
+		}
 		if s.Xattr, err = s.upperXattrs(); err != nil {
 			s.Close()
 			return nil, err
@@ -109,6 +115,29 @@ func (s *Stack) IndexDir() (*Dir, error) {
 		return nil, err
 	}
 	return dir, nil
+}
+
+// checkOverlap refuses a lower layer that the union would change: one that is in the upper layer or the work directory
+// (ovl_check_overlapping_layers). The other way round is allowed: what is written to the upper layer can be seen there.
+func (s *Stack) checkOverlap() error {
+	for _, l := range slices.Concat(s.Lowers, s.Data) {
+		for _, outer := range []struct {
+			what string
+			dir  *Dir
+		}{{"upper layer", s.Upper.Root}, {"work directory", s.Work.base}} {
+			fd, err := openRoot("lower layer", l.Path) // since nothing is above the clone that the layer is read from
+			if err != nil {
+				return err
+			}
+			switch inside, err := isBelow(fd, outer.dir); {
+			case err != nil:
+				return fmt.Errorf("compare lower layer %q and %s %q: %w", l.Path, outer.what, outer.dir.layer.Path, err)
+			case inside:
+				return fmt.Errorf("lower layer %q is inside %s %q, which changes: name directories that do not contain one another", l.Path, outer.what, outer.dir.layer.Path)
+			}
+		}
+	}
+	return nil
 }
 
 // Close releases every handle and the lock.

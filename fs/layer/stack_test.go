@@ -56,6 +56,14 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "one is inside the other"},
+		{"a lower layer inside upper", func(t *testing.T, s *layer.Spec) {
+			s.Lower = append(s.Lower, filepath.Join(s.Upper, "a/b"))
+			if err := os.MkdirAll(s.Lower[len(s.Lower)-1], 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, "is inside upper layer"},
+		{"upper as a lower layer", func(t *testing.T, s *layer.Spec) { s.Lower = append(s.Lower, s.Upper) }, "is inside upper layer"},
+		{"work as a data-only layer", func(t *testing.T, s *layer.Spec) { s.Data = append(s.Data, s.Work) }, "is inside work directory"},
 		{"upper as work", func(t *testing.T, s *layer.Spec) { s.Work = s.Upper }, "are the same"},
 		{"an upper layer without work", func(t *testing.T, s *layer.Spec) { s.Work = "" }, "without a work directory"},
 		{"a volatile mount that did not end", func(t *testing.T, s *layer.Spec) {

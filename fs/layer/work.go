@@ -90,20 +90,28 @@ func (w *Work) check(upper *Layer) error {
 
 // isInside reports whether d is outer or below it.
 func isInside(d, outer *Dir) (bool, error) {
-	var top, st, up unix.Stat_t
-	if err := outer.Self().Stat(&top); err != nil {
-		return false, err
-	}
 	fd, err := d.Self().OpenPath()
 	if err != nil {
 		return false, err
 	}
+	return isBelow(fd, outer)
+}
+
+// isBelow reports whether the directory fd, which it closes, is outer or below it in the same file system.
+func isBelow(fd int, outer *Dir) (bool, error) {
 	defer func() { unix.Close(fd) }()
+	var top, st, up unix.Stat_t
+	if err := outer.Self().Stat(&top); err != nil {
+		return false, err
+	}
 	for {
 		if err := RefFD(fd).Stat(&st); err != nil {
 			return false, err
 		}
-		if st.Dev == top.Dev && st.Ino == top.Ino {
+		if st.Dev != top.Dev {
+			return false, nil // what is mounted in a directory is not part of it
+		}
+		if st.Ino == top.Ino {
 			return true, nil
 		}
 		parent, err := sys.Openat(fd, "..", unix.O_PATH|unix.O_DIRECTORY, 0)
