@@ -3,6 +3,7 @@ module github.com/unionfsd/unionfsd
 go 1.26.0
 
 require (
+	github.com/docker/go-units v0.5.0
 	github.com/google/go-containerregistry v0.22.1
 	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/klauspost/compress v1.20.4

@@ -71,8 +71,12 @@ type Config struct {
 	// PrivateNetwork gives the container a network of its own, which has a loopback interface and leads nowhere.
 	PrivateNetwork bool
 
-	// Limits are resource limits, for all programs of the container.
+	// Limits are resource limits, for each program of the container.
 	Limits []Limit
+
+	// Cgroup is the directory of a control group of version 2 that the container is to be in; nil for that of this process.
+	// The caller still owns it.
+	Cgroup *os.File
 
 	Security
 

@@ -2,7 +2,6 @@ package ns
 
 import (
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +27,7 @@ func StartUnbound(cfg Config) (init *os.Process, socket *wire.Conn, err error) {
 	}
 	defer closeFiles()
 	c.init, err = os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
-		Env: initEnv, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloneFlags(cfg)},
+		Env: initEnv, Files: files, Sys: attributes(cfg),
 	})
 	if err != nil {
 		return nil, nil, err

@@ -2,6 +2,7 @@ package ns_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/internal/cgroup"
 	"github.com/unionfsd/unionfsd/internal/testfs"
 	"github.com/unionfsd/unionfsd/ns"
 )
@@ -290,4 +292,55 @@ func TestFsmount(t *testing.T) {
 	if _, err := os.Stat(fmt.Sprintf("/proc/self/fd/%d/new", root)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCgroup starts a container in a control group, which is the root of those that it sees.
+func TestCgroup(t *testing.T) {
+	testfs.NeedRoot(t)
+	h, err := cgroup.Open()
+	if err != nil {
+		testfs.Skip(t, "%v", err)
+	}
+	path, err := h.Path("unionfsd-test-ns", cgroup.Limits{})
+	if err != nil {
+		testfs.Skip(t, "%v", err)
+	}
+	g, err := h.Make(path, cgroup.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	cfg := config(t, "sleep")
+	if cfg.Cgroup, err = g.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer cfg.Cgroup.Close()
+	c := start(t, cfg)
+	inside, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+	if err != nil || !strings.Contains("\n"+string(inside), fmt.Sprintf("\n%d\n", c.Pid())) {
+		t.Errorf("in the group are %q, %v; want %d", inside, err, c.Pid())
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	e, err := c.Exec(ns.Process{Argv: []string{"/probe", "cat", "/proc/self/cgroup"}, Stdout: w})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := io.ReadAll(r)
+	e.Wait()
+	if !strings.Contains("\n"+string(out), "\n0::/\n") {
+		t.Errorf("it sees itself in %q", out)
+	}
+	if err := c.Signal(os.Kill); err != nil {
+		t.Fatal(err)
+	}
+	c.end(t)
 }

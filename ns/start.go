@@ -37,13 +37,21 @@ type answer struct {
 	files []*os.File
 }
 
-// cloneFlags returns the namespaces that a container has of its own.
-func cloneFlags(cfg Config) uintptr {
-	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP)
-	if cfg.PrivateNetwork {
-		flags |= unix.CLONE_NEWNET
+// attributes returns how init is made: the namespaces that a container has of its own.
+func attributes(cfg Config) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		// Not by clone(2): the root of a cgroup namespace is the group of who makes it, and this process is in another one.
+		Unshareflags: unix.CLONE_NEWCGROUP,
+		Pdeathsig:    syscall.SIGKILL,
 	}
-	return flags
+	if cfg.PrivateNetwork {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if cfg.Cgroup != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(cfg.Cgroup.Fd())
+	}
+	return attr
 }
 
 // initEnv is the environment of init, which the container can read in /proc/1/environ. Init does next to nothing,
@@ -131,7 +139,7 @@ func (c *Container) cloneInit(cfg Config, socket *os.File) error {
 	c.init, err = os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), []string{initName}, &os.ProcAttr{
 		Env:   initEnv,
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Cloneflags: cloneFlags(cfg), Pdeathsig: syscall.SIGKILL},
+		Sys:   attributes(cfg),
 	})
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err // the path is that of a descriptor

@@ -27,6 +27,9 @@ type containerFlags struct {
 	privileged      bool
 	securityOpt     []string
 	ulimits         []string
+	memory          string
+	cpus            float64
+	pids            int64
 	stopSignal      string
 	pidFile         string
 	statusFD        int
@@ -45,6 +48,9 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.privileged, "privileged", false, "all capabilities, no filter of system calls, all of /proc and /sys")
 	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "`OPT`: seccomp=unconfined, no-new-privileges=false, systempaths=unconfined")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "set a resource limit, `NAME=SOFT[:HARD]`, such as nofile=1024")
+	flags.StringVarP(&f.memory, "memory", "m", "", "`SIZE` of the memory that its programs may use together, such as 512m")
+	flags.Float64Var(&f.cpus, "cpus", 0, "`NUMBER` of CPUs whose time they may use together, such as 1.5")
+	flags.Int64Var(&f.pids, "pids-limit", 0, "`NUMBER` of processes and threads that there may be; -1 for any")
 	flags.StringVar(&f.stopSignal, "stop-signal", "", "`SIGNAL` by which unionfsd stop asks it to end (default TERM)")
 	flags.StringVar(&f.pidFile, "pidfile", "", "write the pid of its init to `FILE` when it runs")
 	flags.IntVar(&f.statusFD, "json-status-fd", 0, "write lines of JSON about it to descriptor `N`")
@@ -75,6 +81,9 @@ func (f *containerFlags) apply(l *launch) (err error) {
 			return err
 		}
 		l.Limits = append(l.Limits, limit)
+	}
+	if l.Cgroup, err = f.limits(); err != nil {
+		return err
 	}
 	if f.stopSignal != "" {
 		s, err := parseSignal(f.stopSignal)

@@ -18,6 +18,7 @@ import (
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/mount"
 	"github.com/unionfsd/unionfsd/fs/overlayfs"
+	"github.com/unionfsd/unionfsd/internal/cgroup"
 	"github.com/unionfsd/unionfsd/internal/mountinfo"
 	"github.com/unionfsd/unionfsd/internal/state"
 	"github.com/unionfsd/unionfsd/ns"
@@ -46,6 +47,7 @@ type launch struct {
 	PrivateNetwork bool
 	Hosts          []string // lines for /etc/hosts
 	Limits         []ns.Limit
+	Cgroup         cgroup.Limits
 	Security       ns.Security
 
 	PIDFile  string
@@ -72,8 +74,9 @@ type supervisor struct {
 	app   *app
 	root  state.Root
 	home  *state.Home
-	begun func()   // ends what untilSignal began
-	mask  []string // where the state root is seen in the container
+	group *cgroup.Group // nil without limits
+	begun func()        // gives signals up that until then end the start
+	mask  []string      // where the state root is seen in the container
 
 	nested      bool           // this process is root in a user namespace only
 	view        mount.View     // the root
@@ -83,7 +86,7 @@ type supervisor struct {
 	closeMounts func()         // closes their descriptors; may be called again
 
 	mu     sync.Mutex
-	record state.Container
+	record state.Container // what is known of it; on disk, but for what changes at its end
 	inside *ns.Container
 	log    *containerLog // nil if not detached
 }
@@ -104,9 +107,21 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 		return exitSelf, err
 	}
 	defer status.close()
-	if s.home, err = s.root.NewContainer(l.Name); err != nil {
+	s.home, err = s.root.NewContainer(state.Container{
+		Name:       l.Name,
+		Backend:    l.Backend,
+		Spec:       state.Text(l.Spec.String()),
+		Rootfs:     state.Text(l.Rootfs),
+		Image:      l.Image,
+		Command:    state.Texts(l.Program.Argv),
+		Detached:   l.Detached,
+		Remove:     l.Remove,
+		StopSignal: l.StopSignal,
+	})
+	if err != nil {
 		return exitSelf, err
 	}
+	s.record = s.home.First()
 	ran := false // what never ran leaves nothing
 	defer func() {
 		end := s.home.Remove
@@ -117,6 +132,10 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 			code, err = exitSelf, eerr
 		}
 	}()
+	if err := s.limit(); err != nil {
+		return exitSelf, err
+	}
+	defer func() { err = errors.Join(err, s.unlimit()) }()
 	defer s.closeViews()
 	if err := s.openRoot(ctx); err != nil {
 		return exitSelf, err
@@ -231,6 +250,11 @@ func (s *supervisor) run(ctx context.Context, started func() error) (code int, e
 		hostname = s.home.Name()
 	}
 	s.Program.Env = append(ns.DefaultEnv(hostname, s.term()), s.Program.Env...)
+	group, err := s.openGroup()
+	if err != nil {
+		return exitSelf, err
+	}
+	defer group.Close()
 	inside, err := ns.Start(ns.Config{
 		Process:        s.Program.process(stdin, stdout, stderr),
 		Root:           s.view.FD(),
@@ -240,6 +264,7 @@ func (s *supervisor) run(ctx context.Context, started func() error) (code int, e
 		Hostname:       hostname,
 		PrivateNetwork: s.PrivateNetwork,
 		Limits:         s.Limits,
+		Cgroup:         group,
 		Security:       s.Security,
 		NestedUsers:    s.nested,
 	})
@@ -287,20 +312,6 @@ func interrupted(ctx context.Context) error {
 
 // attend is with a running container until it ends, and notes how that was.
 func (s *supervisor) attend(started func() error) (code int, err error) {
-	s.record = state.Container{
-		Name:       s.home.Name(),
-		Backend:    s.Backend,
-		Spec:       state.Text(s.Spec.String()),
-		Rootfs:     state.Text(s.Rootfs),
-		Image:      s.Image,
-		Command:    state.Texts(s.Program.Argv),
-		Created:    time.Now(),
-		PID:        s.inside.Pid(),
-		Supervisor: os.Getpid(),
-		Detached:   s.Detached,
-		StopSignal: s.StopSignal,
-		Branches:   s.branches,
-	}
 	lost := make(chan error, len(s.views))
 	for _, view := range s.views {
 		go func() {
@@ -311,7 +322,9 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 			}
 		}()
 	}
-	failed := s.home.Save(s.record)
+	failed := s.update(func(c *state.Container) {
+		c.Backend, c.Spec, c.PID, c.Branches = s.Backend, state.Text(s.Spec.String()), s.inside.Pid(), s.branches
+	})
 	if failed == nil {
 		var closeControl func()
 		if closeControl, failed = s.listen(); failed == nil {
@@ -331,11 +344,12 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 		err = fmt.Errorf("its root file system was lost: %w", err)
 	default:
 	}
-	if err != nil {
+	killed, oerr := s.outOfMemory()
+	if err = errors.Join(err, oerr); err != nil {
 		code = exitSelf
 	}
 	serr := s.update(func(c *state.Container) {
-		c.ExitCode, c.Paused = &code, false
+		c.ExitCode, c.Paused, c.OOMKills = &code, false, killed
 		if err != nil {
 			c.Reason = err.Error()
 		}

@@ -33,6 +33,7 @@ runs: nsenter -t PID -a enters the container.`,
 			if err != nil {
 				return err
 			}
+			reap(root)
 			list, err := root.Containers()
 			if err != nil {
 				return err

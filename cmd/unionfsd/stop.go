@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/internal/cgroup"
 	"github.com/unionfsd/unionfsd/internal/state"
 )
 
@@ -176,6 +177,11 @@ func (a *app) rmCommand() *cobra.Command {
 						return err
 					}
 				}
+				if c, err := root.Container(name); err == nil && c.Cgroup != "" && !c.Running {
+					if err := cgroup.At(string(c.Cgroup)).Remove(); err != nil {
+						return err
+					}
+				}
 				err := root.RemoveContainer(name)
 				if force && errors.Is(err, state.ErrNoContainer) {
 					return nil // it removed itself, or there was none: either way it is not there
@@ -208,22 +214,44 @@ func killContainer(ctx context.Context, root state.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := endSupervisor(ctx, root, c, unix.SIGKILL, surely); err != nil {
+	return endSupervisor(ctx, root, c, unix.SIGKILL, surely)
+}
+
+// endSupervisor sends a signal to the supervisor of c, and waits for its end and that of the container.
+func endSupervisor(ctx context.Context, root state.Root, c state.Container, s unix.Signal, patience time.Duration) error {
+	init := -1 // it ends a moment after the supervisor
+	if c.PID != 0 {
+		if fd, err := unix.PidfdOpen(c.PID, 0); err == nil {
+			init = fd
+			defer unix.Close(fd)
+		}
+	}
+	if process, ok := c.OpenSupervisor(); ok {
+		defer process.Close()
+		err := unix.PidfdSendSignal(int(process.Fd()), s, nil, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("end its supervisor: %w", os.NewSyscallError("pidfd_send_signal", err))
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := root.AwaitEnd(wait, c.Name)
+	if err == nil && init >= 0 {
+		err = awaitProcess(wait, init)
+	}
+	if err != nil {
 		return fmt.Errorf("its supervisor does not end: %w", err)
 	}
 	return nil
 }
 
-// endSupervisor sends a signal to the supervisor of c, and waits for its end.
-func endSupervisor(ctx context.Context, root state.Root, c state.Container, s unix.Signal, patience time.Duration) error {
-	if process, ok := c.OpenSupervisor(); ok {
-		defer process.Close()
-		err := unix.PidfdSendSignal(int(process.Fd()), s, nil, 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return os.NewSyscallError("pidfd_send_signal", err)
+// awaitProcess returns when the process of a pidfd has ended.
+func awaitProcess(ctx context.Context, pidfd int) error {
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10)
+		if n > 0 || err != nil && err != unix.EINTR {
+			return err
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return root.AwaitEnd(wait, c.Name)
+	return ctx.Err()
 }

@@ -32,10 +32,13 @@ type Container struct {
 	Start      uint64    `json:"start,omitempty"`      // of the supervisor, which tells it from a later one of that number
 	Paused     bool      `json:"paused,omitempty"`
 	Detached   bool      `json:"detached,omitempty"` // what it writes goes to the log
+	Remove     bool      `json:"remove,omitempty"`   // when it has ended
 	StopSignal int       `json:"stop_signal,omitempty"`
+	Cgroup     Text      `json:"cgroup,omitempty"` // path of its control group, which may be left when it has ended
 	ExitCode   *int      `json:"exit_code,omitempty"`
-	Reason     string    `json:"reason,omitempty"`   // why it ended, if not by itself
-	Branches   []Branch  `json:"branches,omitempty"` // the unions in it besides the one of its root
+	OOMKills   int       `json:"oom_kills,omitempty"` // how many of its processes were killed for lack of memory
+	Reason     string    `json:"reason,omitempty"`    // why it ended, if not by itself
+	Branches   []Branch  `json:"branches,omitempty"`  // the unions in it besides the one of its root
 
 	// Running says whether the supervisor lives. It is asked of the lock and never written.
 	Running bool `json:"-"`
@@ -47,8 +50,8 @@ type Branch struct {
 	Spec Text `json:"spec"` // its layers, as mount options
 }
 
-// Status is "starting" before its program runs, "running", "paused", "exited (CODE)", or "died" where the supervisor was
-// killed before it could note a code.
+// Status is "starting" before its program runs, "running", "paused", "exited (CODE)", "exited (CODE), out of memory", or
+// "died" where the supervisor was killed before it could note a code.
 func (c Container) Status() string {
 	switch {
 	case c.Running && c.PID == 0:
@@ -57,6 +60,8 @@ func (c Container) Status() string {
 		return "paused"
 	case c.Running:
 		return "running"
+	case c.ExitCode != nil && *c.ExitCode != 0 && c.OOMKills > 0:
+		return fmt.Sprintf("exited (%d), out of memory", *c.ExitCode)
 	case c.ExitCode != nil:
 		return fmt.Sprintf("exited (%d)", *c.ExitCode)
 	}
@@ -71,8 +76,9 @@ const (
 
 // Home is the directory of one container, held by its supervisor.
 type Home struct {
-	dir  string
-	lock *os.File
+	dir   string
+	lock  *os.File
+	first Container
 }
 
 // Errors that the user can do something about.
@@ -84,14 +90,19 @@ var (
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
-// NewContainer makes the directory of a container and holds it until [Home.Close]. An empty name is replaced by one
-// that is free.
-func (r Root) NewContainer(name string) (*Home, error) {
-	if name == "" {
-		name = "c" + strings.ToLower(rand.Text()[:8])
+// NewContainer makes the directory of a container, of which this process is the supervisor, and holds it until
+// [Home.Close]. What is known of it so far is c. An empty name is replaced by one that is free.
+func (r Root) NewContainer(c Container) (*Home, error) {
+	if c.Name == "" {
+		c.Name = "c" + strings.ToLower(rand.Text()[:8])
 	}
-	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("container %q: %w", name, errName)
+	if !validName.MatchString(c.Name) {
+		return nil, fmt.Errorf("container %q: %w", c.Name, errName)
+	}
+	c.Created, c.Supervisor = time.Now(), os.Getpid() // for whoever wants to be rid of it before it has begun
+	var err error
+	if c.Start, err = startTime(c.Supervisor); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
 	}
 	parent, err := r.sub("containers")
 	if err != nil {
@@ -103,16 +114,17 @@ func (r Root) NewContainer(name string) (*Home, error) {
 	}
 	defer held.Close()
 	sweep(parent)
-	return makeHome(parent, name)
+	return makeHome(parent, c)
 }
 
 // makeHome builds a container's directory aside, lock held, and lets it appear under its name.
-func makeHome(parent, name string) (_ *Home, err error) {
+func makeHome(parent string, c Container) (_ *Home, err error) {
+	name := c.Name
 	temp, err := os.MkdirTemp(parent, ".new-")
 	if err != nil {
 		return nil, fmt.Errorf("container %q: %w", name, err)
 	}
-	h := &Home{dir: filepath.Join(parent, name)}
+	h := &Home{dir: filepath.Join(parent, name), first: c}
 	defer func() {
 		if err != nil {
 			h.Close()
@@ -134,11 +146,6 @@ func makeHome(parent, name string) (_ *Home, err error) {
 	}
 	if _, err := lockFile(h.lock); err != nil {
 		return nil, err
-	}
-	// With its supervisor, for whoever wants to be rid of it before it has begun.
-	c := Container{Name: name, Created: time.Now(), Supervisor: os.Getpid()}
-	if c.Start, err = startTime(c.Supervisor); err != nil {
-		return nil, fmt.Errorf("state: %w", err)
 	}
 	if err := write(filepath.Join(temp, "container.json"), c); err != nil {
 		return nil, err
@@ -202,14 +209,11 @@ func (h *Home) ListenControl() (net.Listener, error) {
 	return listen(filepath.Join(h.dir, controlName), h.Name())
 }
 
-// Save makes c what is known of the container. If it runs, this process is its supervisor.
+// First is what was known of the container when it was made.
+func (h *Home) First() Container { return h.first }
+
+// Save makes c what is known of the container.
 func (h *Home) Save(c Container) error {
-	if c.Supervisor == os.Getpid() {
-		var err error
-		if c.Start, err = startTime(c.Supervisor); err != nil {
-			return fmt.Errorf("state: %w", err)
-		}
-	}
 	return write(filepath.Join(h.dir, "container.json"), c)
 }
 

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
 		r, err := At(dir)
 		if err == nil {
-			_, err = r.NewContainer("held")
+			_, err = r.NewContainer(Container{Name: "held"})
 		}
 		if err != nil {
 			println(err.Error())
@@ -41,7 +41,7 @@ func TestContainerLife(t *testing.T) {
 	if list, err := r.Containers(); err != nil || len(list) != 0 {
 		t.Fatalf("containers of a root that does not exist: %v, %v", list, err)
 	}
-	h, err := r.NewContainer("web")
+	h, err := r.NewContainer(Container{Name: "web"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestContainerLife(t *testing.T) {
 	if c, err := r.Container("web"); err != nil || c.Status() != "starting" || c.Supervisor != os.Getpid() {
 		t.Errorf("status %q of supervisor %d, %v; want starting of this process", c.Status(), c.Supervisor, err)
 	}
-	if _, err := r.NewContainer("web"); err == nil || !strings.Contains(err.Error(), "unionfsd rm web") {
+	if _, err := r.NewContainer(Container{Name: "web"}); err == nil || !strings.Contains(err.Error(), "unionfsd rm web") {
 		t.Errorf("a second container of that name: %v", err)
 	}
 	if err := r.RemoveContainer("web"); err == nil || !strings.Contains(err.Error(), "starting") {
@@ -85,7 +85,7 @@ func TestContainerLife(t *testing.T) {
 func TestContainerNames(t *testing.T) {
 	r := testRoot(t)
 	for _, bad := range []string{".", "..", ".new-x", "a/b", "-a", "ä", "a b", strings.Repeat("a", 65)} {
-		if h, err := r.NewContainer(bad); err == nil {
+		if h, err := r.NewContainer(Container{Name: bad}); err == nil {
 			h.Close()
 			t.Errorf("name %q was accepted", bad)
 		}
@@ -93,12 +93,12 @@ func TestContainerNames(t *testing.T) {
 			t.Errorf("Container(%q) = %v", bad, err)
 		}
 	}
-	a, err := r.NewContainer("")
+	a, err := r.NewContainer(Container{Name: ""})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	b, err := r.NewContainer("")
+	b, err := r.NewContainer(Container{Name: ""})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h, err := r.NewContainer("one")
+	h, err := r.NewContainer(Container{Name: "one"})
 	if err != nil {
 		t.Fatal(err)
 	}
