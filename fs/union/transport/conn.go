@@ -43,8 +43,8 @@ type Conn struct {
 	readers sync.Pool // of *reader: threads come and go, and their buffers are large
 	uring   bool      // requests come over io_uring; set before there is a second thread that reads
 
-	workersMu sync.Mutex
-	workers   map[*worker]struct{} // those that answer over io_uring
+	ringsMu sync.Mutex
+	rings   map[*ring]struct{} // of the threads that answer over io_uring
 
 	threads sync.WaitGroup
 	count   atomic.Int32 // of threads
@@ -62,7 +62,7 @@ func Open() (*Conn, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
 	case nil:
-		c := &Conn{fd: fd, workers: map[*worker]struct{}{}}
+		c := &Conn{fd: fd, rings: map[*ring]struct{}{}}
 		c.lookout = newLookout(c)
 		c.readers.New = func() any { return c.newReader() }
 		return c, nil
@@ -112,10 +112,10 @@ func (c *Conn) Alive() bool { return c.lookout.waiting.Load() > 0 }
 // Settled reports whether the kernel has all answers of which Handler.Answered was told. Over io_uring, what gives it an
 // answer also waits for the next request, so nobody can be told in between.
 func (c *Conn) Settled() bool {
-	c.workersMu.Lock()
-	defer c.workersMu.Unlock()
-	for w := range c.workers {
-		if !w.ring.taken() {
+	c.ringsMu.Lock()
+	defer c.ringsMu.Unlock()
+	for r := range c.rings {
+		if !r.taken() {
 			return false
 		}
 	}

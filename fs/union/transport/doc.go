@@ -40,11 +40,9 @@
 //     A REGISTER that fails takes the acceptance back.
 //   - FORGET and INTERRUPT keep coming by /dev/fuse, and notifications are written there. An INTERRUPT can overtake
 //     the request that it is about, and the kernel does not send it again, as it would on /dev/fuse.
-//   - An entry whose thread is busy takes nothing else, and nobody steals from the queue of another CPU. So a thread
-//     that takes a request first sees to it that others wait (see queue): a copy-up must not stop a CPU.
-//   - A request that finds no entry waits for the next answer on its CPU: a new entry takes only what comes after it
-//     (fuse_uring_do_register, fuse_uring_next_fuse_req). So there are entries in reserve before they are needed.
-//     A burst of more than these, all of them slow, still holds up the rest for as long as they take.
+//   - An entry whose thread is busy takes nothing else, and nobody steals from the queue of another CPU: a copy-up must not
+//     stop a CPU. And a request that finds no entry waits for the next answer on its CPU, since a new entry takes only what
+//     comes after it (fuse_uring_do_register, fuse_uring_next_fuse_req). So there are entries in reserve: see queue.
 //   - An entry cannot be taken back: its memory in the kernel stays until the connection ends. So a thread stays, too.
 //   - A process that is killed while it holds the last reference to the mount that it serves, a descriptor or its mount
 //     namespace, never ends (Linux 6.18): it unmounts as it exits, and waits in fuse_wait_aborted for requests in a ring

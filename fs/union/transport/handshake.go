@@ -35,19 +35,19 @@ func (r *reader) handshake() error {
 	if op := r.msg.Op(); op != opInit {
 		return fmt.Errorf("the first FUSE request is not INIT, but has the number %d", op)
 	}
-	workers, err := c.prepare(r.msg.In[1])
+	runners, err := c.prepare(r.msg.In[1])
 	if err != nil && c.options.IOUring == On {
 		r.write(r.msg.Fail(unix.EPROTONOSUPPORT))
 		return fmt.Errorf("io_uring=on: %w", err)
 	}
 	n := c.handler.Answer(&r.msg)
-	if workers != nil && (r.msg.Errno() != 0 || !accept(r.msg.Out[1][:n-outHeaderSize])) {
-		closeAll(workers)
-		workers = nil
+	if runners != nil && (r.msg.Errno() != 0 || !accept(r.msg.Out[1][:n-outHeaderSize])) {
+		closeAll(runners)
+		runners = nil
 	}
 	r.write(n)
-	if workers != nil {
-		err = c.begin(workers)
+	if runners != nil {
+		err = c.begin(runners)
 		c.uring = err == nil
 	}
 	switch {
@@ -61,8 +61,8 @@ func (r *reader) handshake() error {
 }
 
 // prepare makes what io_uring takes, if the kernel offers it and it is wanted. Where nothing is wanted or offered there are
-// no workers.
-func (c *Conn) prepare(init []byte) ([]*worker, error) {
+// none.
+func (c *Conn) prepare(init []byte) ([]runner, error) {
 	offered := len(init) >= inFlags2+4 &&
 		binary.NativeEndian.Uint32(init[flagsOffset:])&flagInitExt != 0 &&
 		binary.NativeEndian.Uint32(init[inFlags2:])&flagOverRing != 0
@@ -72,7 +72,7 @@ func (c *Conn) prepare(init []byte) ([]*worker, error) {
 	case !offered:
 		return nil, errNotOffered()
 	}
-	return c.newWorkers()
+	return c.newRunners()
 }
 
 // SwitchedOff reports whether the kernel has FUSE over io_uring, and offers it to nobody because of Parameter.
@@ -101,25 +101,22 @@ func accept(init []byte) bool {
 	return true
 }
 
-// begin starts the workers. If one of them cannot register its entry, the kernel sends everything by /dev/fuse, and the others
-// wait for nothing.
-func (c *Conn) begin(workers []*worker) error {
-	registered := make(chan error, len(workers))
-	for _, w := range workers {
+// begin starts the threads. If one of them cannot register its entries, the kernel sends everything by /dev/fuse, and the
+// others wait for nothing. They register one after the other, since the kernel takes the entry that came last.
+func (c *Conn) begin(runners []runner) error {
+	registered := make(chan error)
+	for i, r := range runners {
 		c.spawn(func() {
-			w.run(func() error {
-				err := w.register()
-				if err == nil {
-					w.waiting.Add(1)
-				}
+			r.run(r, func() error {
+				err := r.register()
 				registered <- err
 				return err
 			})
 		})
+		if err := <-registered; err != nil {
+			closeAll(runners[i+1:])
+			return err
+		}
 	}
-	var errs []error
-	for range workers {
-		errs = append(errs, <-registered)
-	}
-	return errors.Join(errs...)
+	return nil
 }

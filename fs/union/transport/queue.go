@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,29 +12,48 @@ import (
 
 // queue is the queue of requests of one CPU, and the threads that answer them.
 //
-// It begins with a few threads. One that takes a request looks how many others wait. If they are too few, it leaves the
-// request to a new thread and lends the kernel another entry at once, before anything is done for the request: see
-// replace. So there are always some more entries than requests at work, but for a burst: if more requests come from one
-// CPU than there are entries, before a thread has had its turn, the others wait for the next answer on that CPU. Threads
-// stay, and of those that wait the kernel takes the one that came last, whose memory is in the CPU's cache.
+// A worker is a thread that has lent the kernel one entry: it answers what comes there, and waits for the next. Of those
+// that wait, the kernel takes the one that has answered last, whose memory is in the CPU's cache. What finds no worker comes to
+// the reserve: many entries of one thread, which makes each request that it gets a new worker's, with its entry, and
+// lends the kernel another. So there are as many workers as there were ever requests at work at once, and a few more.
+// What finds not even an entry in reserve, since more requests than that came before its thread has had its turn, waits
+// for the next answer on that CPU.
 type queue struct {
-	conn    *Conn
-	cpu     int
-	pin     bool         // this process may run on the CPU
-	waiting atomic.Int32 // threads that wait for a request
+	conn *Conn
+	cpu  int
+	pin  bool // this process may run on the CPU
 }
 
 const (
-	// firstThreads is how many a queue begins with, and so what burst it takes. Each is a kernel stack and a few pages.
-	firstThreads = 8
-	// fewWaiting: when fewer wait, there is to be one more.
-	fewWaiting = 4
+	// firstWorkers is how many workers a queue begins with.
+	firstWorkers = 2
+	// reserved is how many entries a reserve has, and reservedByAll all of them together have, as long as each has enough
+	// to begin with. An entry is a page of memory, and address space for more, until a large message comes.
+	reserved      = 256
+	reservedByAll = 4096
+	reservedAtAll = 16
 )
 
-// worker is a thread of a queue: one ring, in which is one entry at most.
-type worker struct {
+// thread is what answers requests of a queue, over a ring of its own.
+type thread struct {
 	*queue
-	ring   *ring
+	ring *ring
+}
+
+// worker is a thread with one entry.
+type worker struct {
+	thread
+	entry *entry
+}
+
+// reserve is a thread with many entries, which answers none if it can be helped.
+type reserve struct {
+	thread
+	entries []*entry // their index is how the ring knows them
+}
+
+// entry is a pair of buffers for a request, and then for its answer.
+type entry struct {
 	memory []byte // headers and payload
 	msg    Message
 }
@@ -59,111 +77,145 @@ const (
 	entryRoom    = headersRoom + MaxData
 )
 
-// newWorkers makes the first workers for each CPU that there could ever be, and nothing else: they do not run yet.
-func (c *Conn) newWorkers() (workers []*worker, _ error) {
+// runner is a worker or a reserve.
+type runner interface {
+	// register lends the kernel what it has.
+	register() error
+	// loop answers requests until the connection ends.
+	loop() error
+	// run is the life of the thread.
+	run(r runner, begin func() error)
+	close()
+}
+
+// newRunners makes the threads that each CPU that there could ever be begins with, and nothing else: they do not run yet.
+func (c *Conn) newRunners() (runners []runner, err error) {
 	count, err := possibleCPUs()
 	if err != nil {
 		return nil, err
 	}
-	if count > maxThreads/firstThreads/2 {
+	if count > maxThreads/4 {
 		return nil, fmt.Errorf("%d CPUs are too many for FUSE over io_uring", count)
 	}
 	var ours unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &ours); err != nil {
 		return nil, fmt.Errorf("sched_getaffinity: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			closeAll(runners)
+			runners = nil
+		}
+	}()
 	for cpu := range count {
 		q := &queue{conn: c, cpu: cpu, pin: ours.IsSet(cpu)}
-		for range firstThreads {
+		r, err := q.newReserve(min(reserved, max(reservedAtAll, reservedByAll/count))) // the first, since the kernel takes the entry that came last
+		if err != nil {
+			return runners, err
+		}
+		runners = append(runners, r)
+		for range firstWorkers {
 			w, err := q.newWorker()
 			if err != nil {
-				closeAll(workers)
-				return nil, err
+				return runners, err
 			}
-			workers = append(workers, w)
+			runners = append(runners, w)
 		}
 	}
-	return workers, nil
+	return runners, nil
 }
 
-func closeAll(workers []*worker) {
-	for _, w := range workers {
-		w.close()
+func closeAll(runners []runner) {
+	for _, r := range runners {
+		r.close()
 	}
 }
 
 func (q *queue) newWorker() (*worker, error) {
-	ring, err := newRing()
+	ring, err := newRing(1)
 	if err != nil {
 		return nil, err
 	}
-	// Only what is used of it becomes memory.
-	memory, err := unix.Mmap(-1, 0, entryRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	entries, err := newEntries(1)
 	if err != nil {
 		ring.close()
-		return nil, fmt.Errorf("mmap: %w", err)
+		return nil, err
 	}
-	return &worker{queue: q, ring: ring, memory: memory}, nil
+	return &worker{thread{q, ring}, entries[0]}, nil
 }
 
 func (w *worker) close() {
 	w.ring.close()
-	_ = unix.Munmap(w.memory)
+	w.entry.close()
 }
 
-// replace leaves the request that w has taken to a new thread, and lends the kernel a new entry to wait with. An entry is
-// of whoever submits the next command for it, so the answer can come from there. It reports whether it has done so.
-func (w *worker) replace() bool {
-	if w.conn.crowded() {
-		return false
-	}
-	next, err := w.newWorker()
+func (q *queue) newReserve(size int) (*reserve, error) {
+	ring, err := newRing(uint32(size))
 	if err != nil {
-		w.conn.log.Printf("one more thread for the requests of CPU %d: %v", w.cpu, err)
-		return false
+		return nil, err
 	}
-	w.memory, next.memory = next.memory, w.memory
-	if err := w.register(); err != nil {
-		w.memory, next.memory = next.memory, w.memory
-		next.close()
-		return false // the connection has ended, as will be seen soon
+	entries, err := newEntries(size)
+	if err != nil {
+		ring.close()
+		return nil, err
 	}
-	w.conn.spawn(func() { next.run(next.serve) })
-	return true
+	return &reserve{thread{q, ring}, entries}, nil
 }
 
-// run is the life of the thread: begin is its first step, after which it is counted in w.waiting.
-func (w *worker) run(begin func() error) {
-	defer w.close()
+func (r *reserve) close() {
+	r.ring.close()
+	for _, e := range r.entries {
+		e.close()
+	}
+}
+
+// newEntries makes n entries, of one mapping, since a process may not have many.
+func newEntries(n int) ([]*entry, error) {
+	// Only what is used of it becomes memory.
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+	memory, err := unix.MmapPtr(-1, 0, nil, uintptr(n)*entryRoom, prot, flags)
+	if err != nil {
+		return nil, fmt.Errorf("mmap: %w", err)
+	}
+	entries := make([]*entry, n)
+	for i := range entries {
+		entries[i] = &entry{memory: unsafe.Slice((*byte)(unsafe.Add(memory, i*entryRoom)), entryRoom)}
+	}
+	return entries, nil
+}
+
+func (e *entry) close() { _ = unix.MunmapPtr(unsafe.Pointer(&e.memory[0]), entryRoom) }
+
+// run is the life of r, of which t is a part. It begins with begin.
+func (t *thread) run(r runner, begin func() error) {
+	defer r.close()
 	// The thread never goes back to the Go runtime: it is of one CPU.
 	runtime.LockOSThread()
-	if w.pin {
+	if t.pin {
 		var cpu unix.CPUSet
-		cpu.Set(w.cpu)
+		cpu.Set(t.cpu)
 		_ = unix.SchedSetaffinity(0, &cpu) // EINVAL: the CPU was taken offline, or away from us; then any will do
 	}
-	w.conn.enlist(w)
-	defer w.conn.dismiss(w)
+	t.conn.enlist(t.ring)
+	defer t.conn.dismiss(t.ring)
 	if begin() != nil {
 		return
 	}
-	err := w.loop()
-	w.waiting.Add(-1)
-	if !ended(err) {
-		w.conn.fail(fmt.Errorf("FUSE over io_uring: %w", err))
+	if err := r.loop(); !ended(err) {
+		t.conn.fail(fmt.Errorf("FUSE over io_uring: %w", err))
 	}
 }
 
-func (c *Conn) enlist(w *worker) {
-	c.workersMu.Lock()
-	defer c.workersMu.Unlock()
-	c.workers[w] = struct{}{}
+func (c *Conn) enlist(r *ring) {
+	c.ringsMu.Lock()
+	defer c.ringsMu.Unlock()
+	c.rings[r] = struct{}{}
 }
 
-func (c *Conn) dismiss(w *worker) {
-	c.workersMu.Lock()
-	defer c.workersMu.Unlock()
-	delete(c.workers, w)
+func (c *Conn) dismiss(r *ring) {
+	c.ringsMu.Lock()
+	defer c.ringsMu.Unlock()
+	delete(c.rings, r)
 }
 
 // ended reports whether an error means that the connection has ended.
@@ -171,79 +223,123 @@ func ended(err error) bool {
 	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }
 
-// register lends the kernel an entry.
 func (w *worker) register() error {
-	iovecs := unsafe.Slice((*unix.Iovec)(unsafe.Pointer(&w.memory[iovecsOffset])), iovecsCount)
-	iovecs[0].Base = &w.memory[0]
-	iovecs[0].SetLen(headersSize)
-	iovecs[1].Base = &w.memory[headersRoom]
-	iovecs[1].SetLen(MaxData)
-	sqe := w.command(cmdRegister)
-	binary.NativeEndian.PutUint64(sqe[sqeAddr:], uint64(uintptr(unsafe.Pointer(&iovecs[0]))))
-	binary.NativeEndian.PutUint32(sqe[sqeLen:], iovecsCount)
-	w.ring.push()
+	w.lend(w.entry, 0)
 	return w.ring.submit()
 }
 
-// command begins a command to the kernel's FUSE client.
-func (w *worker) command(op uint32) []byte {
-	sqe := w.ring.entry()
-	clear(sqe)
-	sqe[0] = opURingCmd
-	binary.NativeEndian.PutUint32(sqe[sqeFD:], uint32(w.conn.fd))
-	binary.NativeEndian.PutUint32(sqe[sqeCmdOp:], op)
-	binary.NativeEndian.PutUint16(sqe[cmdQueue:], uint16(w.cpu))
-	return sqe
+func (r *reserve) register() error {
+	for i, e := range r.entries {
+		r.lend(e, i)
+	}
+	return r.ring.submit()
 }
 
-// loop answers requests until the connection ends.
 func (w *worker) loop() error {
 	for turn := turns(0); ; turn.next() {
-		result, err := w.ring.wait()
+		if _, err := w.wait(); err != nil {
+			return err
+		}
+		w.serve(w.entry, 0)
+	}
+}
+
+func (r *reserve) loop() error {
+	for {
+		i, err := r.wait()
 		if err != nil {
 			return err
 		}
-		if result < 0 {
-			return unix.Errno(-result)
+		if !r.handOver(i) {
+			r.serve(r.entries[i], i)
 		}
-		if w.waiting.Add(-1) < fewWaiting && w.replace() {
-			w.waiting.Add(1)
-			continue
-		}
-		_ = w.serve()
 	}
 }
 
-// serve answers the request that is in the entry, once the ring is entered next.
-func (w *worker) serve() error {
-	w.take()
-	id := binary.NativeEndian.Uint64(w.memory[commitID:])
-	n := w.conn.handler.Answer(&w.msg)
-	if n == 0 { // without an answer the entry would take nothing any more
-		n = w.msg.Fail(unix.EIO)
+// handOver makes the request that is in an entry a new worker's, and lends the kernel a new entry in its place, before
+// anything is done for the request. It reports whether it has done so.
+func (r *reserve) handOver(i int) bool {
+	if r.conn.crowded() {
+		return false
 	}
-	w.waiting.Add(1)
-	w.commit(id, n)
-	w.conn.handler.Answered(&w.msg)
-	return nil
+	next, err := r.newWorker()
+	if err != nil {
+		r.conn.log.Printf("one more thread for the requests of CPU %d: %v", r.cpu, err)
+		return false
+	}
+	r.entries[i], next.entry = next.entry, r.entries[i]
+	r.lend(r.entries[i], i)
+	if err := r.ring.submit(); err != nil { // the connection has ended, as will be seen soon
+		r.entries[i], next.entry = next.entry, r.entries[i]
+		next.close()
+		return false
+	}
+	// An entry is of whoever submits the next command for it, so the answer can come from the worker.
+	r.conn.spawn(func() {
+		next.run(next, func() error {
+			next.serve(next.entry, 0)
+			return nil
+		})
+	})
+	return true
+}
+
+// lend makes it the next command to register an entry with the kernel. The ring knows it by i from then on.
+func (t *thread) lend(e *entry, i int) {
+	iovecs := unsafe.Slice((*unix.Iovec)(unsafe.Pointer(&e.memory[iovecsOffset])), iovecsCount)
+	iovecs[0].Base = &e.memory[0]
+	iovecs[0].SetLen(headersSize)
+	iovecs[1].Base = &e.memory[headersRoom]
+	iovecs[1].SetLen(MaxData)
+	sqe := t.command(cmdRegister, i)
+	binary.NativeEndian.PutUint64(sqe[sqeAddr:], uint64(uintptr(unsafe.Pointer(&iovecs[0]))))
+	binary.NativeEndian.PutUint32(sqe[sqeLen:], iovecsCount)
+	t.ring.push()
+}
+
+// command begins a command to the kernel's FUSE client about the entry i.
+func (t *thread) command(op uint32, i int) []byte {
+	sqe := t.ring.entry()
+	clear(sqe)
+	sqe[0] = opURingCmd
+	binary.NativeEndian.PutUint32(sqe[sqeFD:], uint32(t.conn.fd))
+	binary.NativeEndian.PutUint32(sqe[sqeCmdOp:], op)
+	binary.NativeEndian.PutUint64(sqe[sqeUserData:], uint64(i))
+	binary.NativeEndian.PutUint16(sqe[cmdQueue:], uint16(t.cpu))
+	return sqe
+}
+
+// wait returns the entry in which there is a request.
+func (t *thread) wait() (i int, _ error) {
+	command, result, err := t.ring.wait()
+	if err == nil && result < 0 {
+		err = unix.Errno(-result)
+	}
+	return int(command), err
+}
+
+// serve answers the request that is in an entry, once the ring is entered next.
+func (t *thread) serve(e *entry, i int) {
+	e.take()
+	id := binary.NativeEndian.Uint64(e.memory[commitID:])
+	n := t.conn.handler.Answer(&e.msg)
+	if n == 0 { // without an answer the entry would take nothing any more
+		n = e.msg.Fail(unix.EIO)
+	}
+	binary.NativeEndian.PutUint32(e.memory[payloadSize:], uint32(n-outHeaderSize))
+	binary.NativeEndian.PutUint64(t.command(cmdCommit, i)[cmdCommitID:], id)
+	t.ring.push()
+	t.conn.handler.Answered(&e.msg)
 }
 
 // take makes the message of what the kernel has put into the entry.
-func (w *worker) take() {
-	m := &w.msg
-	payload := w.memory[headersRoom:]
-	data := int(binary.NativeEndian.Uint32(w.memory[payloadSize:]))
-	header := w.memory[inOutOffset : inOutOffset+inHeaderSize]
+func (e *entry) take() {
+	m := &e.msg
+	payload := e.memory[headersRoom:]
+	data := int(binary.NativeEndian.Uint32(e.memory[payloadSize:]))
+	header := e.memory[inOutOffset : inOutOffset+inHeaderSize]
 	length := int(binary.NativeEndian.Uint32(header))
-	m.in = [3][]byte{header, w.memory[opInOffset : opInOffset+length-inHeaderSize-data], payload[:data]}
-	m.out = [2][]byte{w.memory[inOutOffset : inOutOffset+outHeaderSize], payload}
+	m.in = [3][]byte{header, e.memory[opInOffset : opInOffset+length-inHeaderSize-data], payload[:data]}
+	m.out = [2][]byte{e.memory[inOutOffset : inOutOffset+outHeaderSize], payload}
 	m.In, m.Out = m.in[:], m.out[:]
-}
-
-// commit makes the answer, of n bytes, what is submitted next.
-func (w *worker) commit(id uint64, n int) {
-	binary.NativeEndian.PutUint32(w.memory[payloadSize:], uint32(n-outHeaderSize))
-	sqe := w.command(cmdCommit)
-	binary.NativeEndian.PutUint64(sqe[cmdCommitID:], id)
-	w.ring.push()
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ring is an io_uring with room for one command, which a thread submits when it waits for the completion of the one before.
+// ring is an io_uring with room for a few commands, which a thread submits when it waits for the completion of one before.
 // Only one thread uses it at a time.
 type ring struct {
 	fd     int
@@ -16,6 +16,7 @@ type ring struct {
 	sqes   []byte // the submission entries
 
 	sqHead, sqTail *uint32
+	sqMask         uint32
 	cqHead, cqTail *uint32
 	cqMask         uint32
 	cqes           unsafe.Pointer
@@ -26,26 +27,24 @@ type ring struct {
 
 // From linux/io_uring.h.
 const (
-	setupSQE128      = 1 << 10 // submission entries have 128 bytes
-	setupNoSQArray   = 1 << 16 // they are taken as they lie
-	featSingleMmap   = 1 << 0
-	featNoIOWait     = 1 << 17
-	enterGetEvents   = 1 << 0
-	enterNoIOWait    = 1 << 7
-	offsetQueues     = 0
-	offsetSQEs       = 0x10000000
-	opURingCmd       = 46
-	sqeSize          = 128
-	cqeSize          = 16
-	resultOffset     = 8 // in a completion
-	sqeFD            = 4 // what a command needs of a submission entry
-	sqeCmdOp         = 8
-	sqeAddr          = 16
-	sqeLen           = 24
-	sqeCmd           = 48
-	sqeCmdSize       = 80
-	ringEntries      = 1
-	completionsEntry = 2 // the kernel makes twice as many
+	setupSQE128    = 1 << 10 // submission entries have 128 bytes
+	setupNoSQArray = 1 << 16 // they are taken as they lie
+	featSingleMmap = 1 << 0
+	featNoIOWait   = 1 << 17
+	enterGetEvents = 1 << 0
+	enterNoIOWait  = 1 << 7
+	offsetQueues   = 0
+	offsetSQEs     = 0x10000000
+	opURingCmd     = 46
+	sqeSize        = 128
+	cqeSize        = 16
+	resultOffset   = 8 // in a completion; what the command was given for it to be known by is at 0
+	sqeFD          = 4 // what a command needs of a submission entry
+	sqeCmdOp       = 8
+	sqeAddr        = 16
+	sqeLen         = 24
+	sqeCmd         = 48
+	sqeUserData    = 32
 )
 
 // ringParams is struct io_uring_params.
@@ -62,13 +61,14 @@ type ringParams struct {
 	}
 }
 
-func newRing() (*ring, error) {
+// newRing makes a ring for so many commands, a power of two, none of which waits for more than its completion.
+func newRing(commands uint32) (*ring, error) {
 	params := ringParams{flags: setupSQE128 | setupNoSQArray}
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, ringEntries, uintptr(unsafe.Pointer(&params)), 0)
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(commands), uintptr(unsafe.Pointer(&params)), 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
-	r := &ring{fd: int(fd), cqMask: params.cqEntries - 1, flags: enterGetEvents}
+	r := &ring{fd: int(fd), sqMask: params.sqEntries - 1, cqMask: params.cqEntries - 1, flags: enterGetEvents}
 	// A thread that waits for a request is idle, and not a reason to call the CPU busy with input and output.
 	if params.features&featNoIOWait != 0 {
 		r.flags |= enterNoIOWait
@@ -106,8 +106,11 @@ func (r *ring) close() {
 	unix.Close(r.fd)
 }
 
-// entry is the submission entry, to be filled for push.
-func (r *ring) entry() []byte { return r.sqes[:sqeSize] }
+// entry is the next submission entry, to be filled for push.
+func (r *ring) entry() []byte {
+	i := *r.sqTail & r.sqMask
+	return r.sqes[i*sqeSize : (i+1)*sqeSize]
+}
 
 // push makes the submission entry the next command.
 func (r *ring) push() {
@@ -127,7 +130,7 @@ func (r *ring) submit() error {
 		}
 	}
 	if head := *r.cqHead; head != atomic.LoadUint32(r.cqTail) {
-		if result := r.result(head); result < 0 {
+		if _, result := r.result(head); result < 0 {
 			atomic.StoreUint32(r.cqHead, head+1)
 			return unix.Errno(-result)
 		}
@@ -135,24 +138,25 @@ func (r *ring) submit() error {
 	return nil
 }
 
-// wait submits what was pushed and returns the result of the next command that completes. It is one system call, but
+// wait submits what was pushed and returns which command completes next, and its result. It is one system call, but
 // after an interruption.
-func (r *ring) wait() (int32, error) {
+func (r *ring) wait() (command uint64, result int32, _ error) {
 	for {
 		head := *r.cqHead
 		if r.pushed == 0 && head != atomic.LoadUint32(r.cqTail) {
-			result := r.result(head)
+			command, result := r.result(head)
 			atomic.StoreUint32(r.cqHead, head+1)
-			return result, nil
+			return command, result, nil
 		}
 		if err := r.enter(1, r.flags); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 }
 
-func (r *ring) result(head uint32) int32 {
-	return *(*int32)(unsafe.Add(r.cqes, uintptr(head&r.cqMask)*cqeSize+resultOffset))
+func (r *ring) result(head uint32) (command uint64, result int32) {
+	at := unsafe.Add(r.cqes, uintptr(head&r.cqMask)*cqeSize)
+	return *(*uint64)(at), *(*int32)(unsafe.Add(at, resultOffset))
 }
 
 // enter is io_uring_enter(2). It is a system call that the Go scheduler knows of, since it may take for ever.

@@ -196,6 +196,44 @@ func TestSlowRequestsHoldUpNobody(t *testing.T) {
 	})
 }
 
+// Many slow requests at once from one CPU, as many as there are entries in reserve, and more behind them: each gets a thread, and
+// quick ones are answered all the same.
+func TestBurst(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *served) {
+		const burst, more = reserved, 100
+		var all sync.WaitGroup
+		slow := func(i int) {
+			all.Add(1)
+			onCPU(func() {
+				defer all.Done()
+				if err := s.missing("slow" + strconv.Itoa(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i := range burst {
+			slow(i)
+		}
+		for i := range burst {
+			within(t, fmt.Sprintf("slow request %d of %d", i, burst), s.fs.arrived)
+		}
+		for i := range more {
+			slow(burst + i)
+			within(t, fmt.Sprintf("slow request %d behind a burst", i), s.fs.arrived)
+		}
+		done := make(chan struct{})
+		onCPU(func() {
+			defer close(done)
+			if err := s.missing("quick"); err != nil {
+				t.Error(err)
+			}
+		})
+		within(t, "a quick request behind a burst of slow ones", done)
+		s.letGo()
+		all.Wait()
+	})
+}
+
 func TestInterrupt(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *served) {
 		cmd := exec.Command("stat", filepath.Join(s.dir, "slow"))
