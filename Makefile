@@ -36,6 +36,7 @@ FUZZ_TIME ?= 2m
 .PHONY: test-long
 test-long: fuzz ## run what takes hours: every fault at every step, long differential runs, and fuzz
 	$(GO) test -timeout 2h ./fs/union -run TestFaults -faults.all
+	$(GO) test -timeout 2h ./image/layertar -layertar.seeds=1000
 	$(GO) test -timeout 12h ./fs/mount/difftest -difftest.seeds=200 -difftest.ops=2000
 
 .PHONY: fuzz
