@@ -20,10 +20,11 @@ build: ## build bin/unionfsd
 demo: build ## show it work on a copy-on-write view of this host (asks for root)
 	scripts/demo.sh bin/unionfsd
 
-# DOCKER=1 does the same with a dockerd beside, and compares.
+# DOCKER=1 does the same with a dockerd beside, and compares. TOOLS=1 goes there and back through skopeo, umoci, buildah and
+# a registry.
 .PHONY: course
 course: build ## an image, its layers, containers and a new image, on both backends; with DOCKER=1 beside Docker (asks for root)
-	scripts/course.sh bin/unionfsd $(if $(DOCKER),--docker)
+	scripts/course.sh bin/unionfsd $(if $(DOCKER),--docker,$(if $(TOOLS),--tools))
 
 .PHONY: test
 test: ## run all tests; as root, since they mount

@@ -3,17 +3,18 @@
 # Docker: an image and its layers, containers over them, what they change, and a new image of that. Each step checks what
 # it shows; each backend does all of them.
 #
-#	scripts/course.sh UNIONFSD [--docker]
+#	scripts/course.sh UNIONFSD [--docker|--tools]
 #
 # With --docker a dockerd is started beside, which does the same with the same image; ids, layers, history, differences,
-# archives and file systems must be equal. That takes Debian's docker.io, or another with the overlay2 driver.
+# archives and file systems must be equal. That takes Debian's docker.io, or another with the overlay2 driver. With --tools
+# the images go there and back through skopeo, umoci, buildah and a registry.
 #
 # The images are made here, of busybox and of Debian's nginx, which is got by apt if it is not installed. All is on a
 # tmpfs, which is gone at the end.
 set -eu
 
 unionfsd=$(realpath "$1")
-with_docker=${2-}
+beside=${2-}
 if [ "$(id -u)" -ne 0 ]; then
 	echo "Mounting needs root: sudo $0 $*" >&2
 	exec sudo "$0" "$@"
@@ -84,9 +85,9 @@ clean() {
 			uni ps --json | jq -r '.[].name' | while read -r name; do uni rm -f "$name"; done
 		fi
 	done >/dev/null 2>&1
-	if [ -n "$dockerd" ]; then
-		kill "$dockerd" 2>/dev/null || true
-		wait "$dockerd" 2>/dev/null || true
+	if [ -n "$server" ]; then
+		kill "$server" 2>/dev/null || true
+		wait "$server" 2>/dev/null || true
 	fi
 	cd /
 	for m in $(awk -v t="$tmp/" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo | tac); do
@@ -100,7 +101,7 @@ clean() {
 	exit $code
 }
 
-dockerd=
+server= # of Docker, or the registry
 tmp=$(mktemp -d /tmp/unionfsd-course.XXXXXX)
 if ! mount -t tmpfs -o mode=0700 unionfsd-course "$tmp"; then
 	rmdir "$tmp"
@@ -322,7 +323,7 @@ start_docker() {
 	command -v dockerd >/dev/null || fail "there is no dockerd: install docker.io"
 	dockerd --iptables=false --ip-masq=false --bridge=none --storage-driver overlay2 -H "unix://$tmp/docker.sock" \
 		--data-root "$tmp/docker" --exec-root "$tmp/docker-exec" --pidfile "$tmp/docker.pid" >dockerd.log 2>&1 &
-	dockerd=$!
+	server=$!
 	patient docker version
 	docker version --format 'Docker {{.Server.Version}}'
 }
@@ -395,6 +396,78 @@ beside_docker() {
 	expect "more" unionfsd run --rm --graphdriver image.json --entrypoint cat /more
 }
 
+# Other tools, with the same images.
+
+registry() {
+	(cd "$(dirname "$unionfsd")" && go build -o "$tmp/registry" github.com/google/go-containerregistry/cmd/registry)
+	"$tmp/registry" -port 0 2>registry.log &
+	server=$!
+	patient grep -q 'serving on port' registry.log
+	port=$(sed -n 's/.*serving on port //p' registry.log)
+}
+
+# is NAME checks that the image NAME is web:1 of web.tar.
+is() {
+	uni inspect "$1" | jq -r '.[0].Id' | diff web.id - || fail "$1 has another id"
+	echo "the same id: $1"
+}
+
+beside_tools() {
+	for tool in skopeo umoci buildah go; do
+		command -v $tool >/dev/null || fail "--tools takes $tool: install that"
+	done
+	state=state-fuse
+	uni load -q -i web.tar >/dev/null
+	uni inspect web:1 | jq -r '.[0].Id' >web.id
+	uni export web:1 | list >web.list
+
+	say "skopeo: out of the archive, and out of the store; and in again."
+	show skopeo copy -q docker-archive:web.tar oci:layout:archive
+	show skopeo copy -q "oci:$tmp/$state/images:docker.io/library/web:1" oci:layout:store
+	show skopeo copy -q oci:layout:store oci-archive:again.tar:oci
+	show skopeo copy -q oci:layout:store docker-archive:docker.tar:docker:1
+	show unionfsd load -q -i layout
+	show unionfsd load -q -i again.tar
+	show unionfsd load -q -i docker.tar
+	is store
+	is oci
+	for name in archive docker:1; do # whose configs skopeo has written anew
+		uni inspect $name | jq '.[0].RootFS' >theirs
+		uni inspect web:1 | jq '.[0].RootFS' | diff - theirs || fail "$name has other layers"
+	done
+
+	say "A registry: pushed by us, read by skopeo; pushed by skopeo, pulled by us."
+	registry
+	show unionfsd push web:1 "localhost:$port/web:1"
+	show skopeo copy -q --src-tls-verify=false --dest-tls-verify=false "docker://localhost:$port/web:1" "docker://localhost:$port/copy:1"
+	show unionfsd rmi web:1 archive store oci docker:1
+	show unionfsd pull "localhost:$port/copy:1"
+	is "localhost:$port/copy:1"
+	show unionfsd load -q -i web.tar
+	[ "$(find "$tmp/$state/layers" -mindepth 1 -maxdepth 1 ! -name 'chain-*' | wc -l)" = 3 ] || fail "layers were unpacked twice"
+
+	say "umoci: what it unpacks is what we export; what it makes of a change runs."
+	show umoci unpack --image layout:store bundle
+	tar -cC bundle/rootfs . | list | diff web.list - || fail "umoci unpacks another file system"
+	rm bundle/rootfs/bin/tar
+	echo changed >bundle/rootfs/srv/index.html
+	show umoci repack --image layout:changed bundle
+	show unionfsd load -q -i layout
+	expect changed unionfsd run --rm --entrypoint cat changed /srv/index.html
+	show unionfsd run --rm --entrypoint sh changed -c 'test ! -e /bin/tar'
+
+	say "buildah: builds on an image of ours; what it has built runs."
+	printf 'FROM localhost:%s/web:1\nRUN rm /bin/tar && echo built >/built\nCMD ["cat", "/built"]\nENTRYPOINT []\n' "$port" >Containerfile
+	show buildah --root "$tmp/buildah" --runroot "$tmp/buildah-run" --storage-driver vfs build -q --tls-verify=false --isolation chroot --layers=true -t oci-archive:built.tar:built .
+	show unionfsd load -q -i built.tar
+	expect built unionfsd run --rm built
+	uni save -o saved.tar built
+	show skopeo copy -q oci-archive:saved.tar oci:layout:built
+	umoci unpack --image layout:built built
+	tar -cC built/rootfs . | list >theirs
+	uni export built | list | diff - theirs || fail "umoci unpacks another file system of what buildah has built"
+}
+
 # list tells of the entries of an archive what Docker's own files in a container do not change.
 list() {
 	mkdir list
@@ -409,7 +482,8 @@ say "The images: made of busybox and nginx."
 build
 course fuse
 course kernel
-if [ "$with_docker" = --docker ]; then
-	beside_docker
-fi
-say "The course is passed on both backends${with_docker:+, beside Docker}."
+case $beside in
+--docker) beside_docker ;;
+--tools) beside_tools ;;
+esac
+say "The course is passed on both backends${beside:+, with $beside}."
