@@ -81,6 +81,9 @@ func (fs *FS) openLate(n *node, flags int) (f *file, now cacheStamp, err error) 
 	if err := n.statData(&st); err != nil {
 		return nil, now, err
 	}
+	if !n.meta.Load() && !fs.nodes.stands(n, &st) {
+		return nil, now, unix.ESTALE // another file is in its place by now: the kernel's client looks it up again
+	}
 	const readable = unix.S_IRUSR | unix.S_IRGRP | unix.S_IROTH
 	if !(fs.stack.Privileged && n.from.Local) && st.Mode&readable != readable {
 		return nil, now, nil

@@ -265,6 +265,13 @@ func (t *table) lazy() (list []*lazyFile) {
 	return list
 }
 
+// stands reports whether n stands for the object that st describes.
+func (t *table) stands(n *node, st *unix.Stat_t) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.key.dev == st.Dev && n.key.ino == st.Ino
+}
+
 // rekey makes n known under another key.
 func (t *table) rekey(n *node, k key) {
 	t.mu.Lock()
