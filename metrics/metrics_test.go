@@ -26,7 +26,7 @@ func full(t testing.TB) *Registry {
 	t.Cleanup(func() { upper.Close() })
 	r := NewRegistry()
 	u := NewUnion(operations)
-	u.Opened(1, func() (nodes, files, dirs, watches int, uncopied int64) { return 2, 3, 4, 5, 6 << 20 })
+	u.Opened(1, func() (nodes, files, watches int, uncopied int64) { return 2, 3, 5, 6 << 20 })
 	for op, errnos := range map[uint32][]uint32{1: {0, 0, 2}, 15: {5}, 2: {38}, 99: {0, 9999}} {
 		for _, errno := range errnos {
 			u.Begin(op)

@@ -18,7 +18,7 @@ type Counts struct {
 	Hits, Negatives, Whiteouts, Layers float64 // lookups by outcome, and layers that they asked
 	Read, Written                      float64 // bytes
 	CopyUps, CopyUpBytes, CopyingUp    float64
-	Nodes, Files, Directories          float64
+	Nodes, Files                       float64
 	UpperSize, UpperAvailable          float64 // bytes of the file system of the upper layer; 0 if there is none
 }
 
@@ -47,7 +47,6 @@ func CountsOf(f Families, at time.Time) Counts {
 		CopyingUp:   sum("unionfsd_copyups_in_progress"),
 		Nodes:       sum("unionfsd_nodes"),
 		Files:       sum("unionfsd_open_files"),
-		Directories: sum("unionfsd_open_directories"),
 
 		UpperSize:      sum("unionfsd_upper_size_bytes"),
 		UpperAvailable: sum("unionfsd_upper_available_bytes"),

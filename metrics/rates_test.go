@@ -36,10 +36,10 @@ func TestRates(t *testing.T) {
 	u.CopyUpBegin()
 	u.CopiedUp("range", 4096, time.Second)
 	u.CopiedUp("none", 0, time.Second)
-	u.Opened(0, func() (int, int, int, int, int64) { return 5, 6, 7, 8, 0 })
+	u.Opened(0, func() (int, int, int, int64) { return 5, 6, 8, 0 })
 
 	now := CountsOf(gather(t, r), at.Add(2*time.Second))
-	if now.CopyingUp != 1 || now.Nodes != 5 || now.Files != 6 || now.Directories != 7 {
+	if now.CopyingUp != 1 || now.Nodes != 5 || now.Files != 6 {
 		t.Errorf("counts: %+v", now)
 	}
 	got := now.Since(before)

@@ -27,7 +27,7 @@ type Union struct {
 	lowerChanges prometheus.Counter
 
 	leftovers atomic.Int64
-	usage     atomic.Pointer[func() (nodes, files, dirs, watches int, uncopied int64)]
+	usage     atomic.Pointer[func() (nodes, files, watches int, uncopied int64)]
 }
 
 // NewUnion returns a Union. operations are the names of the FUSE operations by number.
@@ -144,7 +144,7 @@ func (u *Union) LowerChanged(changes int) { u.lowerChanges.Add(float64(changes))
 func (u *Union) Fault() { u.faults.Inc() }
 
 // Opened notes what was cleaned up, and how to find out what is in use.
-func (u *Union) Opened(leftovers int, usage func() (nodes, files, dirs, watches int, uncopied int64)) {
+func (u *Union) Opened(leftovers int, usage func() (nodes, files, watches int, uncopied int64)) {
 	u.leftovers.Store(int64(leftovers))
 	u.usage.Store(&usage)
 }
@@ -157,7 +157,6 @@ var (
 	nodesDesc = prometheus.NewDesc("unionfsd_nodes",
 		"Files and directories that the kernel holds a reference to.", nil, nil)
 	filesDesc    = prometheus.NewDesc("unionfsd_open_files", "Open files of the union.", nil, nil)
-	dirsDesc     = prometheus.NewDesc("unionfsd_open_directories", "Open directories of the union.", nil, nil)
 	uncopiedDesc = prometheus.NewDesc("unionfsd_copyup_outstanding_bytes",
 		"Bytes of lazily copied files that are still to be copied to the upper layer in the background.", nil, nil)
 	watchDesc = prometheus.NewDesc("unionfsd_watched_directories",
@@ -178,7 +177,7 @@ type rest struct{ *Union }
 
 // Describe implements prometheus.Collector.
 func (rest) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, dirsDesc, watchDesc, uncopiedDesc} {
+	for _, d := range []*prometheus.Desc{probedDesc, leftoversDesc, nodesDesc, filesDesc, watchDesc, uncopiedDesc} {
 		ch <- d
 	}
 }
@@ -190,12 +189,12 @@ func (c rest) Collect(ch chan<- prometheus.Metric) {
 	if usage == nil {
 		return // not opened yet
 	}
-	nodes, files, dirs, watches, uncopied := (*usage)()
+	nodes, files, watches, uncopied := (*usage)()
 	for _, v := range []struct {
 		desc  *prometheus.Desc
 		value int
 	}{
-		{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {dirsDesc, dirs}, {watchDesc, watches},
+		{leftoversDesc, int(c.leftovers.Load())}, {nodesDesc, nodes}, {filesDesc, files}, {watchDesc, watches},
 		{uncopiedDesc, int(uncopied)},
 	} {
 		ch <- prometheus.MustNewConstMetric(v.desc, prometheus.GaugeValue, float64(v.value))

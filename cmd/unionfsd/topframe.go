@@ -44,7 +44,7 @@ func (s sample) write(out io.Writer) {
 	line("lookups", "%s/s   %s hit   %s negative   %s whiteout   %.1f layers each", count(r.Lookups), share(r.HitShare, r.Lookups),
 		share(r.NegativeShare, r.Lookups), share(r.HideShare, r.Lookups), r.LayersPerLookup)
 	line("copy-ups", "%s/s   %s/s   %.0f in progress   %s since mounted", count(r.CopyUps), size(r.CopyUpBytes), now.CopyingUp, count(now.CopyUps))
-	line("held", "%s nodes   %s files   %s directories", count(now.Nodes), count(now.Files), count(now.Directories))
+	line("held", "%s nodes   %s files", count(now.Nodes), count(now.Files))
 	if now.UpperSize > 0 {
 		line("upper", "%s of %s available", size(now.UpperAvailable), size(now.UpperSize))
 	}

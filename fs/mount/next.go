@@ -38,16 +38,18 @@ type Holding interface {
 type Yielding interface {
 	Holding
 
-	// Pause makes all requests wait and brings the upper layer to rest. With drain it comes first that everything that
-	// is open is closed; without, open files are read and written on. After an error requests are answered as before;
-	// it matches that of ctx if there was not enough time.
-	Pause(ctx context.Context, drain bool) error
+	// Pause makes all requests wait and brings the upper layer to rest. If closed is not nil it comes first that everything
+	// that is open is closed: files, which the view knows of, and then all else, of which closed tells. Else open files are
+	// read and written on. After an error requests are answered as before; it matches that of ctx if there was not enough
+	// time.
+	Pause(ctx context.Context, closed func() (bool, error)) error
 
 	// Resume ends a Pause: requests are answered as before. After an error there is no work directory to stage in,
 	// and what needs one fails.
 	Resume() error
 
 	// Retire comes after Pause when another union is in the place of this one: who has waited is sent there, who has
-	// files open goes on with them. The lock on the upper layer is released.
-	Retire()
+	// files open goes on with them, and who has one of the directories open whose inode numbers are in held can list it.
+	// The lock on the upper layer is released.
+	Retire(held []uint64)
 }

@@ -213,7 +213,7 @@ func (r *running) fromServed(ctx context.Context, old Yielding) error {
 	if err := r.unmountOld(); err != nil {
 		return err
 	}
-	old.Retire()
+	old.Retire(r.heldDirectories())
 	return next.Begin(nil)
 }
 
@@ -238,15 +238,18 @@ func (r *running) pause(ctx context.Context, old Yielding) error {
 	for range pauseTries {
 		r.began = time.Now()
 		limited, cancel := context.WithTimeout(ctx, pauseTime)
-		err := old.Pause(limited, !r.Lazy)
+		closed := r.closed
+		if r.Lazy {
+			closed = nil
+		}
+		err := old.Pause(limited, closed)
 		cancel()
 		if err == nil {
 			if r.Lazy {
 				return nil
 			}
-			// Nothing is open, but somebody may just have changed into one of the directories.
-			var held []holders.Holder
-			if held, err = r.search.Directories(); err == nil && len(held) == 0 {
+			var done bool
+			if done, err = r.closed(); done { // nobody has just opened a directory, or changed into one
 				return nil
 			}
 			err = errors.Join(err, old.Resume())
@@ -268,6 +271,23 @@ func (r *running) pause(ctx context.Context, old Yielding) error {
 		return &HeldError{held}
 	}
 	return errors.New("it does not come to rest: a request takes long, as when a large file is copied up; try again later, or pass --lazy")
+}
+
+// closed reports whether nobody has anything open in the old union, but for mappings of files.
+func (r *running) closed() (bool, error) {
+	held, err := r.search.Open()
+	return err == nil && !slices.ContainsFunc(held, func(h holders.Holder) bool { return !r.isOwn(h) }), err
+}
+
+// heldDirectories returns the inode numbers of the directories that somebody has open in the old union, which is paused.
+func (r *running) heldDirectories() (inodes []uint64) {
+	held, _ := r.search.Open() // else they are none that can be found
+	for _, h := range held {
+		if ino, ok := h.Directory(); ok {
+			inodes = append(inodes, ino)
+		}
+	}
+	return inodes
 }
 
 // isOwn reports whether a holder is the descriptor of this switch.

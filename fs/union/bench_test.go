@@ -132,16 +132,10 @@ func BenchmarkReadDir(b *testing.B) {
 	eachDepth(b, func(b *testing.B, fs *FS, dir uint64) {
 		buf := make([]byte, 64<<10)
 		for b.Loop() {
-			in := fuse.OpenIn{InHeader: benchHeader(dir)}
-			var out fuse.OpenOut
-			if status := fs.OpenDir(nil, &in, &out); status != fuse.OK {
-				b.Fatal(status)
-			}
-			read := fuse.ReadIn{InHeader: benchHeader(dir), Fh: out.Fh, Size: uint32(len(buf))}
+			read := fuse.ReadIn{InHeader: benchHeader(dir), Size: uint32(len(buf))}
 			if status := fs.ReadDir(nil, &read, fuse.NewDirEntryList(buf, 0)); status != fuse.OK {
 				b.Fatal(status)
 			}
-			fs.ReleaseDir(&fuse.ReleaseIn{InHeader: benchHeader(dir), Fh: out.Fh})
 		}
 	})
 }

@@ -28,8 +28,10 @@ type FS struct {
 	log       *log.Logger
 	observer  Observer // nil: nobody counts
 
-	shared  atomic.Bool  // somebody else writes to the upper layer: see handover.go
-	passing atomic.Int32 // a value of type passing
+	shared  atomic.Bool     // somebody else writes to the upper layer: see handover.go
+	leaving atomic.Bool     // another union is to take the place of this one, or has
+	held    map[uint64]bool // inode numbers of directories that are open, once it has
+	passing atomic.Int32    // a value of type passing
 
 	owners          owners
 	override        layer.Override   // of the upper layer
@@ -46,6 +48,7 @@ type FS struct {
 	filler   filler
 	nodes    *table
 	handles  *handles
+	listings listings
 	renameMu sync.RWMutex // see the package comment
 }
 
@@ -139,6 +142,7 @@ func (fs *FS) close() {
 	fs.watcher.stop()
 	fs.filler.ended.Wait()
 	fs.handles.closeEverything()
+	fs.listings.close()
 	fs.nodes.closeEverything(fs.root)
 	fs.origins.Close()
 }

@@ -8,17 +8,14 @@ import (
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
-// handles are the open files and directories, under the numbers that the kernel knows them by.
+// handles are the open files, under the numbers that the kernel knows them by. It does not tell who opens a directory.
 type handles struct {
 	mu    sync.RWMutex
 	next  uint64
 	files map[uint64]*file
-	dirs  map[uint64]*dirHandle
 }
 
-func newHandles() *handles {
-	return &handles{next: 1, files: map[uint64]*file{}, dirs: map[uint64]*dirHandle{}}
-}
+func newHandles() *handles { return &handles{next: 1, files: map[uint64]*file{}} }
 
 func (h *handles) addFile(f *file) uint64 {
 	if f.accmode != unix.O_RDONLY {
@@ -53,27 +50,6 @@ func (h *handles) removeFile(fh uint64) {
 	f.close()
 }
 
-func (h *handles) addDir(d *dirHandle) uint64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	fh := h.next
-	h.next++
-	h.dirs[fh] = d
-	return fh
-}
-
-func (h *handles) dir(fh uint64) *dirHandle {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.dirs[fh]
-}
-
-func (h *handles) removeDir(fh uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.dirs, fh)
-}
-
 // stat describes the file that n has open, and reports whether there is one.
 func (h *handles) stat(n *node, st *unix.Stat_t) bool {
 	h.mu.RLock()
@@ -94,26 +70,22 @@ func (h *handles) closeEverything() {
 		f.close()
 	}
 	clear(h.files)
-	clear(h.dirs)
 }
 
-// none reports whether nothing is open.
+// none reports whether no file is open.
 func (h *handles) none() bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return len(h.files) == 0 && len(h.dirs) == 0
+	return len(h.files) == 0
 }
 
-// nodes returns the nodes of what is open, some of them more than once.
+// nodes returns the nodes of the open files, some of them more than once.
 func (h *handles) nodes() []*node {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	list := make([]*node, 0, len(h.files)+len(h.dirs))
+	list := make([]*node, 0, len(h.files))
 	for _, f := range h.files {
 		list = append(list, f.node)
-	}
-	for _, d := range h.dirs {
-		list = append(list, d.node)
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/mount"
@@ -20,9 +21,12 @@ import (
 // Resume goes back from the first step. Who is sent away gets ESTALE, upon which the kernel looks up the whole path
 // once more, now into the new mount (retry_estale in fs/namei.c). So a caller that came by a path sees no error.
 //
+// A directory is opened without a request. So in all of this nothing is remembered, of the names in the root above all: who
+// is on his way to a directory has to ask, and waits.
+//
 // After Retire the upper layer is another's, to whom every change of a name must be known. So names can be looked up
 // but neither changed nor opened, and an object can be asked about only while it is open. Open files are read and written as before: for
-// the other one that is as if one of its own users did it.
+// the other one that is as if one of its own users did it. Who has a directory open is known to who calls Retire.
 //
 // A union that takes the place of another one is opened with its gate closed (OpenNext), and opens it with Begin.
 
@@ -33,28 +37,35 @@ var _ mount.Next = (*view)(nil)
 func (v *view) Stack() *layer.Stack { return v.stack }
 
 // Pause implements mount.Yielding.
-func (v *view) Pause(ctx context.Context, drain bool) error {
-	gate := v.server.gate
-	err := v.pause(ctx, drain)
+func (v *view) Pause(ctx context.Context, closed func() (bool, error)) error {
+	err := v.pause(ctx, closed)
 	if err == nil {
 		err = v.unmark() // it would keep the next one away
 	}
 	if err != nil {
-		gate.set(gateOpen)
+		v.goOn()
 	}
 	return err
 }
 
-func (v *view) pause(ctx context.Context, drain bool) error {
+// goOn ends a pause.
+func (v *view) goOn() {
+	v.fs.leaving.Store(false)
+	v.server.gate.set(gateOpen)
+}
+
+func (v *view) pause(ctx context.Context, closed func() (bool, error)) error {
 	gate := v.server.gate
 	if err := v.fs.finishLazy(); err != nil { // it may take long, so others go on
 		return err
 	}
+	v.fs.leaving.Store(true)
+	v.fs.forgetWays()
 	for {
-		if drain {
+		if closed != nil {
 			gate.set(gateDrain)
-			if err := poll(ctx, func() bool { return v.fs.handles.none() && gate.count() == 0 }); err != nil {
-				return fmt.Errorf("wait until all files are closed: %w", err)
+			if err := v.drain(ctx, closed); err != nil {
+				return fmt.Errorf("wait until everything is closed: %w", err)
 			}
 		}
 		gate.set(gateClosed)
@@ -64,15 +75,41 @@ func (v *view) pause(ctx context.Context, drain bool) error {
 		if err := v.fs.endLazy(); err != nil { // what was begun meanwhile
 			return err
 		}
-		if !drain || v.fs.handles.none() { // one that was just being opened
+		if closed == nil || v.fs.handles.none() { // one that was just being opened
 			return nil
+		}
+	}
+}
+
+// drain waits until nothing is open. Files come first: whether they are is known here.
+func (v *view) drain(ctx context.Context, closed func() (bool, error)) (err error) {
+	pollErr := poll(ctx, func() bool {
+		if !v.fs.handles.none() || v.server.gate.count() > 0 {
+			return false
+		}
+		done := false
+		done, err = closed()
+		return done || err != nil
+	})
+	return errors.Join(err, pollErr)
+}
+
+// forgetWays makes the kernel ask on every way into the union, by the root and by the names in it. It opens a directory that
+// it knows without a request, and to get there must be one for which who goes there has to wait.
+//
+// Precondition: fs.leaving is set, so that what is asked meanwhile is not remembered.
+func (fs *FS) forgetWays() {
+	fs.kernel.forgetAttributes(rootID)
+	for _, n := range fs.nodes.all() {
+		if parent, name := n.place(); parent == fs.root && n.isDir() && !n.isDead() {
+			fs.kernel.forgetName(rootID, name)
 		}
 	}
 }
 
 // Resume implements mount.Yielding.
 func (v *view) Resume() error {
-	defer v.server.gate.set(gateOpen)
+	defer v.goOn()
 	if v.stack.Work == nil {
 		return nil
 	}
@@ -82,8 +119,12 @@ func (v *view) Resume() error {
 }
 
 // Retire implements mount.Yielding.
-func (v *view) Retire() {
+func (v *view) Retire(held []uint64) {
 	v.fs.shared.Store(true)
+	v.fs.held = map[uint64]bool{} // before the gate opens: nobody looks at it until then
+	for _, ino := range held {
+		v.fs.held[ino] = true
+	}
 	v.fs.pinOpen()
 	if v.stack.Work != nil {
 		v.stack.Work.Unlock()
@@ -91,6 +132,11 @@ func (v *view) Retire() {
 	v.server.gate.set(gateRetired)
 	for _, n := range v.fs.handles.nodes() {
 		v.server.forgetAttributes(n.id)
+	}
+	for _, n := range v.fs.nodes.all() {
+		if n.isDir() && v.fs.held[n.ino.Load()] {
+			v.server.forgetListing(n.id)
+		}
 	}
 }
 
@@ -152,8 +198,8 @@ var (
 	errDropped = errors.New("a request to be dropped")
 )
 
-// open reports whether a request about a node is about an open file, and one that changes it about a file that is open
-// for writing.
+// open reports whether a request about a node is about an open file or directory, and one that changes it about a file that
+// is open for writing.
 func (fs *FS) open(m *transport.Message) bool {
 	n := fs.node(m.NodeID())
 	if n == nil {
@@ -163,12 +209,10 @@ func (fs *FS) open(m *transport.Message) bool {
 	case "setattr", "setxattr", "removexattr", "ioctl":
 		return n.writers.Load() > 0
 	}
-	for _, open := range fs.handles.nodes() {
-		if open == n {
-			return true
-		}
+	if n.isDir() {
+		return fs.held[n.ino.Load()]
 	}
-	return false
+	return slices.Contains(fs.handles.nodes(), n)
 }
 
 // pinOpen makes open files independent of their names, which another one changes from now on.

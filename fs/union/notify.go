@@ -31,6 +31,10 @@ func (s *server) forgetAttributes(id uint64) {
 // they are to be listed.
 func (s *server) forgetNode(id uint64) { _ = s.notify(notifyInvalInode, invalInode(id, 0)) }
 
+// forgetListing makes the kernel read the names of a directory again, which it would keep for good. It waits for the pages
+// that have them, so a request for them may do this before it is answered: who waits for an answer holds none.
+func (s *server) forgetListing(id uint64) { s.forgetNode(id) }
+
 // invalInode is struct fuse_notify_inval_inode_out: all from the offset on.
 func invalInode(id uint64, offset int64) []byte {
 	body := binary.NativeEndian.AppendUint64(nil, id)

@@ -17,9 +17,10 @@ import (
 // a request, and from many threads at once: they must not block.
 type Observer interface {
 	// Opened comes first. leftovers is how many objects of an earlier mount were found in the work directory and
-	// removed. usage tells how many objects the kernel holds, how many files and directories are open, and how
-	// many lower directories are watched, and how many bytes of lazily copied files are still to be copied; it may be called at any time, also after the union has ended.
-	Opened(leftovers int, usage func() (nodes, files, dirs, watches int, uncopied int64))
+	// removed. usage tells how many objects the kernel holds, how many files are open, how many lower directories are
+	// watched, and how many bytes of lazily copied files are still to be copied; it may be called at any time, also
+	// after the union has ended.
+	Opened(leftovers int, usage func() (nodes, files, watches int, uncopied int64))
 
 	// Begin and End enclose a request, from when it was read to when its answer is ready. op is the FUSE
 	// operation, an index into [Operations] or beyond; errno is 0 for success.
@@ -117,13 +118,13 @@ func (fs *FS) observe(obs Observer) {
 }
 
 // usage counts what the kernel and its users hold, and what the filler has before it.
-func (fs *FS) usage() (nodes, files, dirs, watches int, uncopied int64) {
+func (fs *FS) usage() (nodes, files, watches int, uncopied int64) {
 	fs.nodes.mu.Lock()
 	nodes = len(fs.nodes.byID)
 	fs.nodes.mu.Unlock()
 	fs.handles.mu.RLock()
 	defer fs.handles.mu.RUnlock()
-	return nodes, len(fs.handles.files), len(fs.handles.dirs), fs.watcher.count(), fs.filler.left()
+	return nodes, len(fs.handles.files), fs.watcher.count(), fs.filler.left()
 }
 
 // lookedUp tells the observer of a lookup by the kernel.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -11,37 +12,17 @@ import (
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
-// dirHandle is an open directory: a snapshot of what it showed when it was last read from the start.
-//
-// Most of the time the kernel keeps the names that it was given, and reads them again without asking (FOPEN_CACHE_DIR).
-// What it has dropped it asks for from the middle on, maybe of a handle that never read the beginning, or long after the
-// directory has changed. So the offset of an entry does not depend on the other entries: see [cookies].
-type dirHandle struct {
-	node *node
-
-	mu      sync.Mutex
-	entries []dirent // by their offsets, "." and ".." first; nil before the first read
-}
+// Directories are not opened: OPENDIR is answered ENOSYS, and the kernel asks no more (FUSE_NO_OPENDIR_SUPPORT, Linux 5.1).
+// It keeps the names that it was given, for all who list the directory, as long as it is not told to forget them. What it
+// has not kept it asks for by the offset of an entry, of nobody in particular: maybe long after the directory has changed,
+// maybe from the middle on. So the offset of an entry does not depend on the other entries: see [cookies].
 
 // OpenDir implements fuse.RawFileSystem.
-func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	n := fs.node(in.NodeId)
-	if n == nil {
-		return fuse.Status(unix.ESTALE)
-	}
-	out.Fh = fs.handles.addDir(&dirHandle{node: n})
-	if fs.remembersNames(n) {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
-	}
-	return fuse.OK
-}
-
-// ReleaseDir implements fuse.RawFileSystem.
-func (fs *FS) ReleaseDir(in *fuse.ReleaseIn) { fs.handles.removeDir(in.Fh) }
+func (fs *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
 
 // ReadDir implements fuse.RawFileSystem.
 func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	entries, err := fs.snapshot(in)
+	_, entries, err := fs.entries(in)
 	if err != nil {
 		return fs.status("readdir", "", err)
 	}
@@ -55,11 +36,10 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 
 // ReadDirPlus implements fuse.RawFileSystem: entries with their attributes, each of which counts as a lookup.
 func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	entries, err := fs.snapshot(in)
+	n, entries, err := fs.entries(in)
 	if err != nil {
 		return fs.status("readdirplus", "", err)
 	}
-	n := fs.node(in.NodeId)
 	for _, e := range entries {
 		// The entry goes in before it is looked up: a lookup must not be counted for what does not fit.
 		slot := out.AddDirLookupEntry(e.forKernel())
@@ -91,27 +71,113 @@ func (fs *FS) plus(parent *node, name string, slot *fuse.EntryOut, out *fuse.Dir
 	out.FixMode(st.Mode)
 }
 
-// snapshot returns the entries of an open directory from an offset on. They are read anew when reading begins at the start,
-// as after rewinddir(3).
-func (fs *FS) snapshot(in *fuse.ReadIn) ([]dirent, error) {
-	h := fs.handles.dir(in.Fh)
-	if h == nil {
-		return nil, unix.EBADF
+// entries returns the entries of a directory from an offset on. They are read anew when reading begins at the start, as
+// after rewinddir(3).
+func (fs *FS) entries(in *fuse.ReadIn) (*node, []dirent, error) {
+	n := fs.node(in.NodeId)
+	if n == nil || !n.isDir() {
+		return nil, nil, unix.ESTALE
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.entries == nil || in.Offset == 0 {
+	var list []dirent
+	if in.Offset != 0 {
+		list = fs.listings.get(n.id)
+	}
+	if list == nil {
 		var err error
-		if h.entries, err = fs.read(h.node); err != nil {
-			h.entries = nil
-			return nil, err
+		if list, err = fs.read(n); err != nil {
+			return nil, nil, err
 		}
+		fs.listings.put(n.id, list)
 	}
-	i, found := slices.BinarySearchFunc(h.entries, in.Offset, func(e dirent, off uint64) int { return cmp.Compare(e.off, off) })
+	i, found := slices.BinarySearchFunc(list, in.Offset, func(e dirent, off uint64) int { return cmp.Compare(e.off, off) })
 	if found {
 		i++
 	}
-	return h.entries[i:], nil
+	if i == len(list) {
+		fs.ended(n)
+	}
+	return n, list[i:], nil
+}
+
+// ended is what follows when somebody has read all of a directory. The kernel has all of its names now, and is to forget
+// them at once if it could not be told of a change.
+func (fs *FS) ended(n *node) {
+	fs.listings.drop(n.id)
+	if fs.kernel != nil && !fs.remembersNames(n) {
+		fs.kernel.forgetListing(n.id)
+	}
+}
+
+// listings are what directories that are being read showed when somebody began. Who reads on finds the same; it is dropped
+// when somebody has come to the end, or nobody has read on for a while.
+type listings struct {
+	mu    sync.Mutex
+	of    map[uint64]*snapshot // by node id
+	sweep *time.Timer          // nil while there are none
+}
+
+// snapshot is what one directory showed, by offsets, "." and ".." first.
+type snapshot struct {
+	entries []dirent
+	used    time.Time
+}
+
+// listingTime is how long a listing is kept that nobody reads on in. It can be made again.
+const listingTime = 10 * time.Second
+
+func (l *listings) get(id uint64) []dirent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.of[id]
+	if at == nil {
+		return nil
+	}
+	at.used = time.Now()
+	return at.entries
+}
+
+func (l *listings) put(id uint64, entries []dirent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = map[uint64]*snapshot{}
+	}
+	l.of[id] = &snapshot{entries: entries, used: time.Now()}
+	if l.sweep == nil {
+		l.sweep = time.AfterFunc(listingTime, l.dropOld)
+	}
+}
+
+func (l *listings) drop(id uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.of, id)
+}
+
+// dropOld drops those that nobody reads on in.
+func (l *listings) dropOld() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, at := range l.of {
+		if time.Since(at.used) > listingTime {
+			delete(l.of, id)
+		}
+	}
+	if len(l.of) == 0 {
+		l.of, l.sweep = nil, nil // a map does not shrink
+		return
+	}
+	l.sweep.Reset(listingTime)
+}
+
+// close drops all. Nobody reads any more.
+func (l *listings) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sweep != nil {
+		l.sweep.Stop()
+	}
+	l.of = nil
 }
 
 // read returns what a directory shows, by offsets.

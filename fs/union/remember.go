@@ -28,6 +28,9 @@ const (
 
 // given is the time that the user or the circumstances prescribe for everything.
 func (fs *FS) given() (ttl time.Duration, given bool) {
+	if fs.leaving.Load() {
+		return 0, true
+	}
 	if fs.shared.Load() {
 		return briefTTL, true
 	}
@@ -66,10 +69,10 @@ func (fs *FS) negativeTTL(parent *node) time.Duration {
 	}
 }
 
-// remembersNames reports whether the kernel may keep what it has read of an open directory, and for those who open it next.
+// remembersNames reports whether the kernel may keep what somebody has read of a directory, for those who read it next.
 // With strictatime it is to be seen that they read it.
 func (fs *FS) remembersNames(n *node) bool {
-	return !fs.shared.Load() && fs.hears(n.dir) && fs.stack.Spec.Options.Atime != layer.AtimeAlways
+	return !fs.leaving.Load() && !fs.shared.Load() && fs.hears(n.dir) && fs.stack.Spec.Options.Atime != layer.AtimeAlways
 }
 
 // attrTTL is for the attributes of n, whose topmost object has the given number of names.

@@ -46,6 +46,7 @@ func serve(conn *transport.Conn, fs *FS, gate *gate, logger *log.Logger) (*serve
 				fuse.CAP_HANDLE_KILLPRIV_V2 |
 				fuse.CAP_IOCTL_DIR |
 				fuse.CAP_READDIRPLUS_AUTO |
+				fuse.CAP_NO_OPENDIR_SUPPORT |
 				fuse.CAP_SETXATTR_EXT |
 				fuse.CAP_ASYNC_DIO |
 				fs.exportCapability(),

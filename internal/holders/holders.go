@@ -28,6 +28,23 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%d (%s) %s %s", h.PID, h.Command, h.Use, h.Path)
 }
 
+// Directory returns the inode number of what h holds, if that is a directory that it has open or works in. The file system
+// is not asked.
+func (h Holder) Directory() (ino uint64, ok bool) {
+	link := fmt.Sprintf("/proc/%d/", h.PID)
+	switch h.Use {
+	case "mount", "map":
+		return 0, false
+	case "cwd", "root":
+		link += h.Use
+	default:
+		link += "fd/" + h.Use
+	}
+	var stx unix.Statx_t
+	err := statCached(link, &stx)
+	return stx.Ino, err == nil && stx.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
 // Search looks for the holders of one file system.
 type Search struct {
 	dev    uint64
@@ -59,8 +76,9 @@ func (s *Search) All() ([]Holder, error) {
 	return found, nil
 }
 
-// Directories returns whose working or root directory is in the file system. It takes a fraction of the time of All.
-func (s *Search) Directories() ([]Holder, error) {
+// Open returns who has something of the file system open, or as a working or root directory. It takes a fraction of the
+// time of All, which also looks for what is mapped.
+func (s *Search) Open() ([]Holder, error) {
 	pids, err := processes()
 	if err != nil {
 		return nil, err
@@ -68,6 +86,7 @@ func (s *Search) Directories() ([]Holder, error) {
 	var found list
 	for _, pid := range pids {
 		found.directories(s, pid)
+		found.descriptors(s, pid)
 	}
 	return found, nil
 }
@@ -170,6 +189,9 @@ func (l *list) add(pid string, h Holder) {
 func (l *list) directories(s *Search, pid string) {
 	for _, use := range []string{"cwd", "root"} {
 		link := "/proc/" + pid + "/" + use
+		if !s.leadsHere(link) {
+			continue
+		}
 		if id, ok := mountOfLink(link); ok && s.mounts[id] {
 			path, _ := os.Readlink(link)
 			l.add(pid, Holder{Use: use, Path: path})
@@ -181,10 +203,26 @@ func (l *list) descriptors(s *Search, pid string) {
 	dir := "/proc/" + pid
 	fds, _ := os.ReadDir(dir + "/fd")
 	for _, e := range fds {
+		if !s.leadsHere(dir + "/fd/" + e.Name()) {
+			continue
+		}
 		if d, ok := descriptorOf(dir, e.Name()); ok && s.mounts[d.mount] {
 			l.add(pid, Holder{Use: e.Name(), Mode: d.mode, Path: d.path})
 		}
 	}
+}
+
+// leadsHere reports whether a link in /proc leads to the file system, maybe by a mount that is not in the search. It costs
+// less than to find out by which.
+func (s *Search) leadsHere(link string) bool {
+	var stx unix.Statx_t
+	err := statCached(link, &stx)
+	return err == nil && unix.Mkdev(stx.Dev_major, stx.Dev_minor) == s.dev
+}
+
+// statCached describes what a link in /proc leads to, as far as the kernel knows. The file system is not asked.
+func statCached(link string, stx *unix.Statx_t) error {
+	return unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO, stx)
 }
 
 // mapped looks for mapped files: programs that run, libraries, mmap(2).
