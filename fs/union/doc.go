@@ -36,7 +36,8 @@
 //
 // # Reading order
 //
-// node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, file, readdir, attr, xattr, ioctl.
+// node.go, lookup.go and copyup.go, then any operation: create, remove, rename, link, file, readdir,
+// readlink, attr, xattr, ioctl.
 // lazy.go is copy-up block by block. passthrough.go is how the kernel comes to read and write files without us.
 // redirect.go, metacopy.go, dataonly.go and index.go are what these options add to lookup, rename and copy-up; export.go
 // makes file handles last; owners.go shows ids as others. names.go knows which of many layers to ask. watch.go hears of

@@ -108,7 +108,7 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	k := entryKey(parent, name, e)
 	switch n := fs.nodes.find(k, true); {
 	case n == nil:
-	case n.kind != e.st.Mode&unix.S_IFMT:
+	case n.kind != e.st.Mode&unix.S_IFMT || fs.replaced(n, &e.st):
 		// Somebody has deleted the file on the host, and its inode number was given to something else.
 		fs.nodes.unkey(n)
 		fs.nodes.forget(n.id, 1)
@@ -560,18 +560,4 @@ func (fs *FS) hasMark(dir *layer.Dir, attr string) bool {
 	var buf [1]byte
 	n, err := dir.Self().GetxattrInto(attr, buf[:])
 	return err == nil && n == 1 && buf[0] == 'y'
-}
-
-// Readlink implements fuse.RawFileSystem.
-func (fs *FS) Readlink(_ <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.Status) {
-	n := fs.node(header.NodeId)
-	if n == nil {
-		return nil, fuse.Status(unix.ESTALE)
-	}
-	var target string
-	err := n.use(func(r layer.Ref) (err error) {
-		target, err = r.Readlink()
-		return err
-	})
-	return []byte(target), fs.nodeStatus("readlink", n, err)
 }

@@ -77,7 +77,7 @@ func (fs *FS) stackDepth() int {
 	return 1
 }
 
-// fileIO is how the open files of a node are read and written.
+// fileIO is how the open files of a node are read and written, and what the kernel keeps of a symbolic link.
 type fileIO struct {
 	mu      sync.Mutex
 	cached  int // open files whose data the kernel caches
@@ -279,6 +279,20 @@ func (io *fileIO) keeps(fs *FS, now cacheStamp) bool {
 	before := io.kept
 	io.kept = now
 	return now.valid && before == now
+}
+
+// stamp notes what the kernel is given to keep.
+func (io *fileIO) stamp(now cacheStamp) {
+	io.mu.Lock()
+	defer io.mu.Unlock()
+	io.kept = now
+}
+
+// isStamp reports whether that is what is there now.
+func (io *fileIO) isStamp(now cacheStamp) bool {
+	io.mu.Lock()
+	defer io.mu.Unlock()
+	return now.valid && io.kept == now
 }
 
 // The ioctls of linux/fuse.h about backing files.

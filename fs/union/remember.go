@@ -75,6 +75,9 @@ func (fs *FS) remembersNames(n *node) bool {
 	return !fs.leaving.Load() && !fs.shared.Load() && fs.hears(n.dir) && fs.stack.Spec.Options.Atime != layer.AtimeAlways
 }
 
+// remembersTargets reports whether the kernel may keep the targets of symbolic links: see [FS.Readlink].
+func (fs *FS) remembersTargets() bool { return fs.stack.Spec.Options.Atime != layer.AtimeAlways }
+
 // attrTTL is for the attributes of n, whose topmost object has the given number of names.
 func (fs *FS) attrTTL(n *node, links uint32) time.Duration {
 	if n.unseen.Load() > 0 {

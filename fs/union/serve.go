@@ -40,7 +40,9 @@ func serve(conn *transport.Conn, fs *FS, gate *gate, logger *log.Logger) (*serve
 			MaxWrite:      transport.MaxData,
 			MaxBackground: 64,
 			EnableAcl:     fs.acls(),
-			Logger:        logger,
+
+			EnableSymlinkCaching: fs.remembersTargets(),
+			Logger:               logger,
 			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | // open with O_TRUNC copies nothing up
 				fuse.CAP_DONT_MASK | // the umask is applied where default ACLs are known
 				fuse.CAP_HANDLE_KILLPRIV_V2 |
