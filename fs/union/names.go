@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
@@ -126,10 +127,19 @@ func (fs *FS) learnNames(d *directory) error {
 	if done {
 		return nil
 	}
+	layers, err := fs.readAllNames(d.lowers)
+	if err != nil {
+		return err
+	}
 	read := names{heads: map[string]int32{}}
-	for i := len(d.lowers) - 1; i >= 0; i-- { // upwards, so that the topmost record of a name comes first
-		if err := fs.readNames(&read, d.lowers[i], int32(i)); err != nil {
-			return err
+	for i := len(layers) - 1; i >= 0; i-- { // upwards, so that the topmost record of a name comes first
+		for _, n := range layers[i] {
+			next, below := read.heads[n.name]
+			if !below {
+				next = noRecord
+			}
+			read.heads[n.name] = int32(len(read.records))
+			read.records = append(read.records, nameRecord{ino: n.ino, layer: int32(i), next: next, typ: n.typ})
 		}
 	}
 	t.mu.Lock()
@@ -141,29 +151,55 @@ func (fs *FS) learnNames(d *directory) error {
 	return nil
 }
 
-// readNames adds the names of one directory to t.
-func (fs *FS) readNames(t *names, dir *layer.Dir, at int32) error {
-	add := func(name string, typ uint8, ino uint64) {
-		next, below := t.heads[name]
-		if !below {
-			next = noRecord
+// layerName is a name that one directory has.
+type layerName struct {
+	name string
+	ino  uint64
+	typ  uint8 // unix.DT_*
+}
+
+// readAllNames returns the names of each directory. Many are read at once: the time goes by waiting for a disk.
+func (fs *FS) readAllNames(dirs []*layer.Dir) ([][]layerName, error) {
+	const (
+		atOnce = 16
+		few    = 8 // so few are read before the threads for more have started
+	)
+	all := make([][]layerName, len(dirs))
+	if len(dirs) < few {
+		for i, dir := range dirs {
+			var err error
+			if all[i], err = fs.readNames(dir); err != nil {
+				return nil, err
+			}
 		}
-		t.heads[name] = int32(len(t.records))
-		t.records = append(t.records, nameRecord{ino: ino, layer: at, next: next, typ: typ})
+		return all, nil
 	}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, dir := range dirs {
+		group.Go(func() (err error) {
+			all[i], err = fs.readNames(dir)
+			return err
+		})
+	}
+	return all, group.Wait()
+}
+
+// readNames returns the names of one directory.
+func (fs *FS) readNames(dir *layer.Dir) (list []layerName, err error) {
 	aufs := fs.options().AUFSMarks
-	err := dir.Entries(func(e sys.Dirent) error {
+	err = dir.Entries(func(e sys.Dirent) error {
 		if name := string(e.Name); !aufs || !whiteout.IsAUFS(name) {
-			add(name, e.Type, e.Ino)
+			list = append(list, layerName{name, e.Ino, e.Type})
 		} else if hidden, ok := whiteout.AUFSHidden(name); ok {
-			add(hidden, unix.DT_UNKNOWN, 0) // whoever asks the directory for the name is told of the mark
+			list = append(list, layerName{hidden, 0, unix.DT_UNKNOWN}) // whoever asks the directory for the name is told of the mark
 		}
 		return nil
 	})
 	if removed(err) {
-		return nil
+		return nil, nil
 	}
-	return err
+	return list, err
 }
 
 // removed reports whether a lower directory cannot be read because somebody has removed it on the host. It has no entries
