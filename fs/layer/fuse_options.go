@@ -146,9 +146,13 @@ func (o FUSEOptions) options() (list []string) {
 	return list
 }
 
-// First is one of the options that are set, as it is written, and that change what a union is; empty if none is.
-func (o FUSEOptions) First() string {
+// First is one of the options that are set, as it is written, and that change what a union is; empty if none is. With
+// maps, those of ids are not among them.
+func (o FUSEOptions) First(maps bool) string {
 	o.IOUring = IOUringAuto
+	if maps {
+		o.Owners.UID, o.Owners.GID = nil, nil
+	}
 	all := Spec{Options: Options{FUSE: o}}.String()
 	first, _, _, err := cutOption(all)
 	if err != nil {

@@ -15,30 +15,46 @@ import (
 //
 // The clone sets times of last access by the options of the union, not by those of the file system (ovl_get_upper).
 func makePrivate(upper, work *Dir, opt Options) {
-	root, upperPath, workPath, err := commonRoot(upper.fd, work.fd)
+	upperFD, workFD, err := CloneTogether(upper.fd, work.fd, func(clone int) error {
+		const all = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
+		_ = sys.SetMountAttr(clone, opt.AtimeAttr(), all) // EPERM in a user namespace, where the flags are locked
+		return nil
+	})
 	if err != nil {
 		return
+	}
+	_ = unix.Dup3(upperFD, upper.fd, unix.O_CLOEXEC) // nobody else has them yet
+	_ = unix.Dup3(workFD, work.fd, unix.O_CLOEXEC)
+	unix.Close(upperFD)
+	unix.Close(workFD)
+}
+
+// CloneTogether opens upper and work, directories on one mount, on a detached clone of that, as O_PATH. It calls change
+// with the clone before.
+func CloneTogether(upper, work int, change func(clone int) error) (upperFD, workFD int, err error) {
+	root, upperPath, workPath, err := commonRoot(upper, work)
+	if err != nil {
+		return -1, -1, err
 	}
 	defer unix.Close(root)
 	clone, err := sys.CloneMount(root, false)
 	if err != nil {
-		return
+		return -1, -1, err
 	}
 	defer unix.Close(clone)
-	const all = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
-	_ = sys.SetMountAttr(clone, opt.AtimeAttr(), all) // EPERM in a user namespace, where the flags are locked
-	upperFD, err := openOnClone(clone, upperPath, upper)
-	if err != nil {
-		return
+	if err := change(clone); err != nil {
+		return -1, -1, err
 	}
-	defer unix.Close(upperFD)
-	workFD, err := openOnClone(clone, workPath, work)
+	upperFD, err = openOnClone(clone, upperPath, RefFD(upper))
 	if err != nil {
-		return
+		return -1, -1, err
 	}
-	defer unix.Close(workFD)
-	_ = unix.Dup3(upperFD, upper.fd, unix.O_CLOEXEC) // nobody else has them yet
-	_ = unix.Dup3(workFD, work.fd, unix.O_CLOEXEC)
+	workFD, err = openOnClone(clone, workPath, RefFD(work))
+	if err != nil {
+		unix.Close(upperFD)
+		return -1, -1, err
+	}
+	return upperFD, workFD, nil
 }
 
 // AtimeAttr is what the options say of times of last access, as flags of mount_setattr(2).
@@ -86,7 +102,7 @@ func pathNames(fd int) ([]string, error) {
 }
 
 // openOnClone opens the directory at path below clone, which must be same: paths may have changed meanwhile.
-func openOnClone(clone int, path string, same *Dir) (int, error) {
+func openOnClone(clone int, path string, same Ref) (int, error) {
 	fd, err := sys.Openat2(clone, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
@@ -94,7 +110,7 @@ func openOnClone(clone int, path string, same *Dir) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	is, err := sameDir(RefFD(fd), same.Self())
+	is, err := sameDir(RefFD(fd), same)
 	if err == nil && !is {
 		err = unix.ESTALE
 	}

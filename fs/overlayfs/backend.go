@@ -15,6 +15,11 @@ type Backend struct {
 	// for these two directories: for a caller that covers them, or whose users have no business there.
 	AllowInside bool
 
+	// MapIDs lets it take uidmapping= and gidmapping=, by layers on id-mapped mounts. These are detached, so mountinfo does
+	// not tell which directories the union writes in: for a caller that holds the View, and with it the lock on them, as
+	// long as the union is in use.
+	MapIDs bool
+
 	form form // how layers are given to the kernel; anyForm but in tests
 }
 
@@ -94,7 +99,7 @@ func (b Backend) open(stack *layer.Stack) (int, error) {
 // check opens the layers of stack for the kernel and makes the checks that overlayfs makes late, with errno alone,
 // or not at all. The caller closes the union.
 func (b Backend) check(stack *layer.Stack) (*union, error) {
-	if name := stack.Spec.Options.FUSE.First(); name != "" {
+	if name := stack.Spec.Options.FUSE.First(b.MapIDs); name != "" {
 		return nil, cannot("overlayfs has nothing like option %q: drop it, or use --backend fuse", name)
 	}
 	if n := len(stack.Spec.Lower) + len(stack.Spec.Data); n > maxLayers {
@@ -115,6 +120,9 @@ func (b Backend) check(stack *layer.Stack) (*union, error) {
 		if u.form == anyForm {
 			u.form, err = bestForm()
 		}
+	}
+	if err == nil {
+		err = u.mapIDs()
 	}
 	if err != nil {
 		u.close()

@@ -209,7 +209,7 @@ func (u *union) mount() (int, error) {
 			return -1, err
 		}
 	}
-	if err := unix.FsconfigCreate(fsfd); err != nil {
+	if err := u.create(fsfd); err != nil {
 		if lone && err == unix.EINVAL { // detached layers are taken since Linux 6.15
 			return u.mountByText()
 		}

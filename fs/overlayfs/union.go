@@ -23,6 +23,7 @@ type union struct {
 	data   []*directory // data-only
 	upper  *directory   // nil in a read-only union
 	work   *directory
+	clone  int // the detached mount that upper and work are on; -1 if they are where they were
 }
 
 // directory is a layer or the work directory on the mount where its path leads. The handles of layer.Stack will not
@@ -35,7 +36,7 @@ type directory struct {
 }
 
 func openUnion(stack *layer.Stack) (*union, error) {
-	u := &union{stack: stack}
+	u := &union{stack: stack, clone: -1}
 	spec := stack.Spec
 	for i, path := range spec.Lower {
 		d, err := openDirectory("lower layer", path, stack.Lowers[i].Root)
@@ -91,6 +92,9 @@ func openDirectory(what, path string, same *layer.Dir) (*directory, error) {
 func (u *union) close() {
 	for _, d := range u.all() {
 		unix.Close(d.fd)
+	}
+	if u.clone >= 0 {
+		unix.Close(u.clone)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/sys"
@@ -115,4 +116,57 @@ func (o *owners) eachACLEntry(acl []byte, translate func(layer.IDMap, uint32) (u
 		}
 		binary.LittleEndian.PutUint32(e[4:], id)
 	}
+}
+
+// The two forms of file capabilities, struct vfs_cap_data and vfs_ns_cap_data of linux/capability.h: the second tells the
+// root of the user namespace in which they count, the first says that this is uid 0 of the file system.
+const (
+	capsV2, capsV3         = 0x02000000, 0x03000000 // in the first four bytes, little-endian
+	capsV2Size, capsV3Size = 20, 24
+	capsRevision           = 0xff000000
+)
+
+// getCaps is getxattr of file capabilities for users to see.
+func (o *owners) getCaps(r layer.Ref, disk string, dest []byte) (int, error) {
+	var value [capsV3Size]byte
+	n, err := r.GetxattrInto(disk, value[:])
+	if err != nil {
+		return n, err
+	}
+	shown := o.translateCaps(value[:n], layer.IDMap.Shown)
+	if len(dest) > 0 && copy(dest, shown) < len(shown) {
+		err = unix.ERANGE
+	}
+	return len(shown), err
+}
+
+// storeCaps translates the ids of users in file capabilities into those of the layers.
+func (o *owners) storeCaps(value []byte) []byte { return o.translateCaps(value, layer.IDMap.Stored) }
+
+// translateCaps tells the capabilities with another id of root. What is in no range, or no capabilities, stays.
+func (o *owners) translateCaps(value []byte, translate func(layer.IDMap, uint32) (uint32, bool)) []byte {
+	if len(value) < capsV2Size {
+		return value
+	}
+	word := binary.LittleEndian.Uint32(value)
+	root := uint32(0)
+	switch revision := word & capsRevision; {
+	case revision == capsV2 && len(value) == capsV2Size:
+	case revision == capsV3 && len(value) == capsV3Size:
+		root = binary.LittleEndian.Uint32(value[capsV2Size:])
+	default:
+		return value
+	}
+	root, mapped := translate(o.UID, root)
+	if !mapped {
+		return value
+	}
+	out := make([]byte, 0, capsV3Size)
+	if root == 0 {
+		out = binary.LittleEndian.AppendUint32(out, word&^capsRevision|capsV2)
+		return append(out, value[4:capsV2Size]...)
+	}
+	out = binary.LittleEndian.AppendUint32(out, word&^capsRevision|capsV3)
+	out = append(out, value[4:capsV2Size]...)
+	return binary.LittleEndian.AppendUint32(out, root)
 }

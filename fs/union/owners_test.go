@@ -203,3 +203,29 @@ func TestTimeout(t *testing.T) {
 		}
 	}
 }
+
+// TestIDMappingOfCapabilities gives a program capabilities as root of a user namespace does, which the kernel writes with the
+// root they count for: in the layers that is root, as in an image.
+func TestIDMappingOfCapabilities(t *testing.T) {
+	const name = "security.capability"
+	const bits = "\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"                   // CAP_NET_BIND_SERVICE
+	const ofRoot, ofOther = "\x01\x00\x00\x02" + bits, "\x01\x00\x00\x03" + bits + "\xa0\x86\x01\x00" // 100000
+	merged, upper, spec := peerUnion(t, "uidmapping=0:100000:65536,gidmapping=0:100000:65536", `
+		file lower "x"
+		file f "x"`)
+	must(t, unix.Setxattr(spec.Lower[0]+"/lower", name, []byte(ofRoot), 0))
+	if got, err := testfs.Getxattr(merged+"/lower", name); err != nil || got != ofOther {
+		t.Errorf("in the union: %q, %v, want %q", got, err, ofOther)
+	}
+	if n, err := unix.Lgetxattr(merged+"/lower", name, nil); err != nil || n != len(ofOther) {
+		t.Errorf("size in the union: %d, %v", n, err)
+	}
+	must(t, unix.Setxattr(merged+"/f", name, []byte(ofOther), 0))
+	if got, err := testfs.Getxattr(upper+"/f", name); err != nil || got != ofRoot {
+		t.Errorf("on disk: %q, %v, want %q", got, err, ofRoot)
+	}
+	must(t, os.Chmod(merged+"/lower", 0o755)) // copied up
+	if got, err := testfs.Getxattr(upper+"/lower", name); err != nil || got != ofRoot {
+		t.Errorf("copied up: %q, %v, want %q", got, err, ofRoot)
+	}
+}

@@ -24,6 +24,11 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, header *fuse.InHeader, attr string, de
 	}
 	err := n.use(func(r layer.Ref) error {
 		disk := fs.xattrToDisk(n, attr)
+		if attr == capabilityAttr && len(fs.owners.UID) > 0 {
+			n, err := fs.owners.getCaps(r, disk, dest)
+			size = uint32(n)
+			return err
+		}
 		got, err := r.GetxattrInto(disk, dest)
 		if err == nil && isACL(attr) {
 			fs.owners.showACL(dest[:min(got, len(dest))])
@@ -87,6 +92,9 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 			return fuse.Status(unix.EOPNOTSUPP)
 		}
 		fs.owners.storeACL(data)
+	}
+	if attr == capabilityAttr {
+		data = fs.owners.storeCaps(data)
 	}
 	if fs.forbidden(attr) {
 		return fuse.EPERM
