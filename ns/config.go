@@ -83,7 +83,23 @@ type Config struct {
 	// NestedUsers says that this process is not in the initial user namespace: there no device can be made, and the
 	// host's /sys must do where the network is the host's. See [InInitialUserNamespace].
 	NestedUsers bool
+
+	// Users are the ids of a user namespace that the container gets for its own; without, it is in that of this process.
+	// Root has to show the files that are the container's as those of these ids.
+	Users *UserNamespace
 }
+
+// UserNamespace maps the ids in a user namespace to those outside, in that of the caller of [Start], who needs the
+// privilege to do so: CAP_SETUID and CAP_SETGID over both, or to map its own ids only.
+type UserNamespace struct {
+	UIDs, GIDs []syscall.SysProcIDMap
+
+	// UID and GID are who pid 1 of the container is. It has all privileges there, so 0 if that is mapped.
+	UID, GID int
+}
+
+// nested reports whether the container is in a user namespace that is not the initial one.
+func (cfg *Config) nested() bool { return cfg.NestedUsers || cfg.Users != nil }
 
 // Mount is a file system that the container finds at Path: a detached mount, or if FS is set, a new one.
 type Mount struct {
@@ -166,6 +182,9 @@ func (cfg *Config) check() error {
 		return err
 	}
 	if _, err := cfg.capabilities(); err != nil {
+		return err
+	}
+	if err := cfg.Users.check(); err != nil {
 		return err
 	}
 	return cfg.Process.check()

@@ -42,6 +42,12 @@
 // no symbolic link at all; those that the user names, through links as they are in the container, none of which leads out
 // of it. So a root with hostile contents cannot lead a mount elsewhere.
 //
+// # Users
+//
+// A container is in the user namespace of the supervisor, or in one of its own ([Config.Users]). Then its init is root of
+// that, and nobody outside. Its privileges are over its own namespaces, so what is done in them is done by init; what it
+// attaches, the supervisor has opened with its own. Who owns the files of the root is for the one to see to who made it.
+//
 // # Confinement
 //
 // A program starts with the capabilities of the bounding set and a filter of system calls (caps.go, seccomp.go). Both

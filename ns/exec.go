@@ -31,6 +31,7 @@ func (c *Container) Exec(p Process) (*Exec, error) {
 	var files []*os.File
 	if !p.Terminal {
 		files = p.stdio(null)
+		c.users.own(files)
 	}
 	what := p.wire()
 	id, answers, err := c.ask(request{Start: &what}, files...)

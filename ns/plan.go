@@ -82,7 +82,7 @@ func plan(cfg Config) []op {
 	}
 	ops = append(ops, op{Verb: verbMount, FS: "proc", Path: "/proc", Attr: noAll}, planSys(cfg),
 		op{Verb: verbMount, FS: "tmpfs", Path: "/dev", Options: []string{"mode=0755"}, Attr: unix.MOUNT_ATTR_NOSUID})
-	ops = append(ops, planDev(cfg.NestedUsers)...)
+	ops = append(ops, planDev(cfg.nested())...)
 	ops = append(ops, planMounts(cfg.Mounts)...)
 	for _, dir := range cfg.Mask {
 		ops = append(ops, op{Verb: verbMount, FS: "tmpfs", Path: raw(path.Clean(dir)), Options: []string{"mode=0755"},
@@ -118,7 +118,7 @@ func planSys(cfg Config) op {
 	if cfg.Unmasked || cfg.Privileged {
 		attr = noAll
 	}
-	if cfg.NestedUsers && !cfg.PrivateNetwork {
+	if cfg.nested() && !cfg.PrivateNetwork {
 		// An instance of sysfs belongs to a network, and takes privileges over that.
 		return op{Verb: verbHostTree, Path: "/sys", Attr: attr, Recursive: true}
 	}

@@ -16,13 +16,19 @@ import (
 // else write to it what root of the host runs the next time (CVE-2019-5736).
 //
 // It lies on an overlay that has no upper layer, so not even somebody who may mount can make it writable, and it costs
-// next to nothing: the pages are those of the binary. Where no such overlay can be had, it is copied into memory.
-func sealedSelf() (*os.File, error) {
+// next to nothing: the pages are those of the binary. Where no such overlay can be had, or the binary is to be executed
+// by others and is not for them, it is copied into memory.
+func sealedSelf(others bool) (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
+	if st, err := self.Stat(); err != nil {
+		return nil, err
+	} else if others && st.Mode()&0o001 == 0 {
+		return sealByCopy(self)
+	}
 	if sealed, err := sealByOverlay(self); err == nil {
 		return sealed, nil
 	}

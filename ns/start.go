@@ -20,6 +20,7 @@ import (
 type Container struct {
 	init     *os.Process
 	socket   *wire.Conn
+	users    *UserNamespace
 	terminal *os.File
 
 	mu      sync.Mutex
@@ -51,6 +52,9 @@ func attributes(cfg Config) *syscall.SysProcAttr {
 	if cfg.Cgroup != nil {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(cfg.Cgroup.Fd())
 	}
+	if cfg.Users != nil {
+		cfg.Users.apply(attr)
+	}
 	return attr
 }
 
@@ -68,7 +72,7 @@ func Start(cfg Config) (*Container, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := &Container{answers: map[int]chan answer{}, done: make(chan struct{})}
+	c := &Container{users: cfg.Users, answers: map[int]chan answer{}, done: make(chan struct{})}
 	started := make(chan error)
 	go c.supervise(cfg, started)
 	if err := <-started; err != nil {
@@ -131,7 +135,7 @@ func (c *Container) cloneInit(cfg Config, socket *os.File) error {
 		return err
 	}
 	defer closeFiles()
-	self, err := sealedSelf()
+	self, err := sealedSelf(cfg.Users != nil)
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,9 @@ func initFiles(cfg Config, socket *os.File) ([]*os.File, func(), error) {
 		return nil, nil, err
 	}
 	opened = append(opened, null)
-	files := append(cfg.stdio(null), socket)
+	stdio := cfg.stdio(null)
+	cfg.Users.own(stdio)
+	files := append(stdio, socket)
 	mounts := []int{cfg.Root}
 	for _, m := range cfg.Mounts {
 		if m.FS == "" {
