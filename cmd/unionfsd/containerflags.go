@@ -23,6 +23,7 @@ type containerFlags struct {
 	volumes         []string
 	mounts          []string
 	tmpfs           []string
+	users           string
 	capAdd, capDrop []string
 	privileged      bool
 	securityOpt     []string
@@ -40,9 +41,10 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.network, "network", "host", "`NET`: host, or none: only a loopback interface")
 	flags.StringArrayVar(&f.addHosts, "add-host", nil, "add `NAME:ADDRESS` to /etc/hosts")
 	flags.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
-	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "show `SRC:DST[:OPTIONS]` of the host: ro, rbind, nosuid, nodev, noexec")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "show `SRC:DST[:OPTIONS]` of the host: ro, rbind, nosuid, nodev, noexec; idmap: by the ids of the container")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "`type=bind|tmpfs,src=SRC,dst=DST[,ro...]`, as with docker run")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "mount an empty file system on `DST[:OPTIONS]`: size=, mode=, ro, exec")
+	flags.StringVar(&f.users, "userns", usersHost, "`WHO` has which ids in it: host: as here; auto: ids of its own; keep-id: an ordinary user keeps theirs")
 	flags.StringSliceVar(&f.capAdd, "cap-add", nil, "let it have the capability `CAP`, or ALL")
 	flags.StringSliceVar(&f.capDrop, "cap-drop", nil, "take the capability `CAP` from it, or ALL")
 	flags.BoolVar(&f.privileged, "privileged", false, "all capabilities, no filter of system calls, all of /proc and /sys")
@@ -68,6 +70,12 @@ func (f *containerFlags) apply(l *launch) (err error) {
 	}
 	if l.Detached && f.statusFD != 0 {
 		return errors.New("--json-status-fd with -d, where nobody is left to write to it; drop one")
+	}
+	if err := checkUsers(f.users); err != nil {
+		return err
+	}
+	if f.users != usersHost {
+		l.Users = f.users
 	}
 	if l.Hosts, err = hostLines(f.addHosts); err != nil {
 		return err

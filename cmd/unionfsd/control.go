@@ -114,6 +114,9 @@ func (s *supervisor) exec(c *wire.Conn, p program) {
 	if !p.Terminal && len(files) == 3 {
 		copy(stdio[:], files)
 	}
+	if p.User == "" {
+		p.User = s.Program.User
+	}
 	e, err := s.inside.Exec(p.process(stdio[0], stdio[1], stdio[2]))
 	for _, f := range files {
 		f.Close()

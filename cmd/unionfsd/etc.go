@@ -56,6 +56,9 @@ func (s *supervisor) etcFiles() ([]mountSpec, error) {
 		if err := os.WriteFile(path, []byte(f.text), 0o644); err != nil {
 			return nil, err
 		}
+		if err := s.ownFile(path); err != nil {
+			return nil, err
+		}
 		specs = append(specs, mountSpec{Source: path, Target: target,
 			Attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC})
 	}

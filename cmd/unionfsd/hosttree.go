@@ -195,7 +195,12 @@ func (s *supervisor) openHostMount(ctx context.Context, backend string, m hostMo
 
 // clone returns a detached copy of a mount, without what is mounted in it.
 func (s *supervisor) clone(path string) (int, error) {
-	mounts, closeAll, err := openMounts([]mountSpec{{Source: path, Target: path}})
+	m := mountSpec{Source: path, Target: path, MapIDs: s.users != nil}
+	mounts, closeAll, err := openMounts([]mountSpec{m}, s.users)
+	if errors.Is(err, unix.EINVAL) && m.MapIDs { // then its files are nobody's there
+		m.MapIDs = false
+		mounts, closeAll, err = openMounts([]mountSpec{m}, s.users)
+	}
 	if err != nil {
 		return -1, err
 	}

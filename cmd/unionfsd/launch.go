@@ -49,6 +49,7 @@ type launch struct {
 	Limits         []ns.Limit
 	Cgroup         cgroup.Limits
 	Security       ns.Security
+	Users          string // whose ids it has, "auto" or "keep-id"; empty: those of the host
 
 	PIDFile  string
 	StatusFD int // 0: none
@@ -78,12 +79,14 @@ type supervisor struct {
 	begun func()        // gives signals up that until then end the start
 	mask  []string      // where the state root is seen in the container
 
-	nested      bool           // this process is root in a user namespace only
-	view        mount.View     // the root
-	views       []mount.View   // all unions, that of the root first
-	branches    []state.Branch // those that are mounted in it
-	mounts      []ns.Mount     // all that is mounted in it
-	closeMounts func()         // closes their descriptors; may be called again
+	ids         *os.File          // holds the ids that it has for its own; nil if it has none
+	users       *ns.UserNamespace // of the container's own; nil if it has none
+	nested      bool              // this process is root in a user namespace only
+	view        mount.View        // the root
+	views       []mount.View      // all unions, that of the root first
+	branches    []state.Branch    // those that are mounted in it
+	mounts      []ns.Mount        // all that is mounted in it
+	closeMounts func()            // closes their descriptors; may be called again
 
 	mu     sync.Mutex
 	record state.Container // what is known of it; on disk, but for what changes at its end
@@ -117,6 +120,7 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 		Detached:   l.Detached,
 		Remove:     l.Remove,
 		StopSignal: l.StopSignal,
+		Users:      l.Users,
 	})
 	if err != nil {
 		return exitSelf, err
@@ -168,6 +172,9 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 		}
 		s.Spec.Options.UserXattr = true // others are not for who is root in a user namespace
 	}
+	if s.ids, err = s.mapUsers(); err != nil {
+		return err
+	}
 	files, err := s.etcFiles()
 	if err != nil {
 		return err
@@ -184,7 +191,7 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if s.mounts, s.closeMounts, err = openMounts(specs); err != nil {
+	if s.mounts, s.closeMounts, err = openMounts(specs, s.users); err != nil {
 		return err
 	}
 	defer func() {
@@ -211,8 +218,10 @@ func (s *supervisor) openUnion(ctx context.Context, spec layer.Spec, backend str
 		return nil, "", err
 	}
 	name := b.Name()
-	if inside {
-		b = allowInside(b)
+	if o, ok := b.(overlayfs.Backend); ok {
+		// What is inside is covered in the container, and this process holds the view.
+		o.AllowInside, o.MapIDs = inside, true
+		b = o
 	}
 	view, err := b.Open(ctx, spec)
 	if err == nil {
@@ -225,6 +234,9 @@ func (s *supervisor) openUnion(ctx context.Context, spec layer.Spec, backend str
 func (s *supervisor) closeViews() {
 	for _, v := range s.views {
 		v.Close()
+	}
+	if s.ids != nil {
+		s.ids.Close()
 	}
 }
 
@@ -267,6 +279,7 @@ func (s *supervisor) run(ctx context.Context, started func() error) (code int, e
 		Cgroup:         group,
 		Security:       s.Security,
 		NestedUsers:    s.nested,
+		Users:          s.users,
 	})
 	if s.Detached { // the program has them now
 		stdout.Close()
@@ -459,14 +472,4 @@ func nothingMountedIn(lower []string) error {
 		}
 	}
 	return nil
-}
-
-// allowInside lets the kernel's overlayfs have an upper layer inside a lower one, which is covered in the container.
-// The FUSE backend always copes.
-func allowInside(b mount.Backend) mount.Backend {
-	if o, ok := b.(overlayfs.Backend); ok {
-		o.AllowInside = true
-		return o
-	}
-	return b
 }

@@ -137,6 +137,23 @@ func testRootless(t *testing.T, backend string, lent bool) {
 		u.expect(0, "", with("--rm", "sh", "-c", "touch /new && chown 5:6 /new")...)
 	}
 
+	keep := func(args ...string) []string {
+		return with(append([]string{"--rm", "--userns", "keep-id"}, args...)...)
+	}
+	switch own := fmt.Sprint(somebodyID); {
+	case lent && backend == "kernel":
+		u.expect(125, "use --backend fuse", keep("sh")...)
+	case lent:
+		u.expect(0, "0 0\n"+own+"\n"+own+" "+own+"\n", keep("-v", ".:/here", "sh", "-ec",
+			"stat -c '%u %g' /bin/sh; id -u; touch /here/new; stat -c '%u %g' /here/new; rm /here/new; ! touch /new 2>&1")...)
+		u.expect(0, "0\n", keep("-u", "0", "sh", "-c", "id -u; touch /new")...)
+	default:
+		u.expect(0, own+" "+own+"\n"+own+"\nCapEff:\t0000000000000000\n", keep("sh", "-ec",
+			"stat -c '%u %g' /bin/sh; id -u; grep CapEff /proc/self/status; touch /new")...)
+		u.expect(125, "choose a user", keep("-u", "0", "sh")...)
+	}
+	u.expect(0, "0\n", with("--rm", "--userns", "auto", "sh", "-c", "id -u")...)
+
 	u.expect(0, "web", with("-d", "--name", "web", "sh", "-c",
 		`mkdir -p /new/below; chmod 0 /new; trap "exit 4" TERM; echo up; while :; do sleep 0.05; done`)...)
 	for range 100 {

@@ -53,7 +53,8 @@ upper layer of its own; those that are read-only are shown as they are, and file
 Unions that are mounted on the host are not among them.
 
 The program has the privileges that Docker gives: 14 capabilities, a filter of system calls, /proc and /sys without what
-tells of the host or changes it; and no set-uid program gives it more. The network is the host's.
+tells of the host or changes it; and no set-uid program gives it more. The network is the host's, and so are the ids if root
+runs it: with --userns auto it has ids of its own instead, as which the layers are shown, and its root is nobody on the host.
 
 In the foreground its input and output are those of this command; with -t they are a terminal of its own, which this one
 is connected to. With -d it runs on behind, its output goes to a log (unionfsd logs), and its name is printed.

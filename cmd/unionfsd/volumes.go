@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/internal/sys"
 	"github.com/unionfsd/unionfsd/ns"
 )
 
@@ -19,6 +20,7 @@ type mountSpec struct {
 	Recursive      bool     // with what is mounted below Source
 	Attr           int      // MOUNT_ATTR_*
 	Options        []string // of tmpfs
+	MapIDs         bool     // ids are on disk as they are in the container
 }
 
 // mountSpecs reads -v, --mount and --tmpfs.
@@ -163,16 +165,19 @@ func (m *mountSpec) option(word string) error {
 		m.Recursive = true
 	case "bind":
 		m.Recursive = false
+	case "idmap":
+		m.MapIDs = true
 	case "private", "rprivate":
 		// What all are.
 	default:
-		return fmt.Errorf("unknown option %q; there are ro, rw, rbind, bind, and [no]suid, [no]dev, [no]exec", word)
+		return fmt.Errorf("unknown option %q; there are ro, rw, rbind, bind, idmap, and [no]suid, [no]dev, [no]exec", word)
 	}
 	return nil
 }
 
-// openMounts clones what is to be bound. The function that it returns closes it, when it is first called.
-func openMounts(specs []mountSpec) (mounts []ns.Mount, closeAll func(), err error) {
+// openMounts clones what is to be bound, for a container with these ids of its own, if it has some. The function that it
+// returns closes it, when it is first called.
+func openMounts(specs []mountSpec, users *ns.UserNamespace) (mounts []ns.Mount, closeAll func(), err error) {
 	var fds []int
 	closeAll = func() {
 		for _, fd := range fds {
@@ -209,8 +214,34 @@ func openMounts(specs []mountSpec) (mounts []ns.Mount, closeAll func(), err erro
 			closeAll()
 			return nil, nil, fmt.Errorf("mount %q: %w", s.Source, err)
 		}
+		if s.MapIDs {
+			if err := mapIDs(fd, s.Recursive, users); err != nil {
+				closeAll()
+				return nil, nil, fmt.Errorf("mount %q: idmap: %w", s.Source, err)
+			}
+		}
 		m.FD, m.Recursive = fd, s.Recursive
 		mounts = append(mounts, m)
 	}
 	return mounts, closeAll, nil
+}
+
+// mapIDs makes a mount show ids that are on disk as they are in the container.
+func mapIDs(fd int, recursive bool, users *ns.UserNamespace) error {
+	if users == nil {
+		return errors.New("the container has no ids of its own; pass --userns auto, or drop it")
+	}
+	userns, err := sys.NewUserNamespace(users.UIDs, users.GIDs)
+	if err != nil {
+		return err
+	}
+	defer userns.Close()
+	switch err := sys.IDMapMount(fd, userns, recursive); err {
+	case unix.EINVAL:
+		return fmt.Errorf("%w: its file system, or one below it, cannot; drop it, or pass bind", err)
+	case unix.EPERM:
+		return fmt.Errorf("%w: it takes root of the host, or is a mount that has ids mapped already", err)
+	default:
+		return err
+	}
 }

@@ -39,6 +39,7 @@ type Container struct {
 	OOMKills   int       `json:"oom_kills,omitempty"` // how many of its processes were killed for lack of memory
 	Reason     string    `json:"reason,omitempty"`    // why it ended, if not by itself
 	Branches   []Branch  `json:"branches,omitempty"`  // the unions in it besides the one of its root
+	Users      string    `json:"users,omitempty"`     // whose ids it has: "auto" or "keep-id", if not those of the host
 
 	// Running says whether the supervisor lives. It is asked of the lock and never written.
 	Running bool `json:"-"`
