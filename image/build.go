@@ -97,9 +97,63 @@ func (img *Image) pack(ctx context.Context, w io.Writer, dirs []string, o layert
 	return pack(ctx, w, layer.Spec{Lower: dirs, Options: layer.Options{UserXattr: user}}, o)
 }
 
+// WriteDir makes the directory dir of the archive that write writes. dir must not exist, or be empty, and has all of it or
+// nothing.
+func WriteDir(ctx context.Context, dir string, write func(io.Writer) error) (err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%q: %w; name a directory that is empty or does not exist", dir, err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%q is not empty: name a directory that is, or does not exist", dir)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(parent, ".unionfsd-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(temp)
+		}
+	}()
+	root, err := os.Open(temp)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := os.Chmod(temp, 0o755); err != nil { // if nothing says otherwise
+		return err
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(write(w)) }()
+	x, xerr := xattrNames(temp) // who is not root of the machine can make no others than user.*
+	contents, err := layertar.Unpack(ctx, int(root.Fd()), r, layertar.Options{Plain: true, Rootless: xerr != nil || x.User()})
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
+	r.CloseWithError(err)
+	if err != nil {
+		return err
+	}
+	if len(contents.Foreign) > 0 {
+		return fmt.Errorf("hard link %q to %q, which the archive does not have", contents.Foreign[0].Name, contents.Foreign[0].Target)
+	}
+	return os.Rename(temp, dir)
+}
+
 // ExportUnion writes the file system that a union shows as a tar archive.
 func ExportUnion(ctx context.Context, spec layer.Spec, w io.Writer) error {
 	return pack(ctx, w, spec, layertar.PackOptions{})
+}
+
+// ExportDir is ExportUnion for the directory at a path in the union, symbolic links followed. If there is none, the archive is
+// empty.
+func ExportDir(ctx context.Context, spec layer.Spec, dir string, w io.Writer) error {
+	return pack(ctx, w, spec, layertar.PackOptions{Dir: dir})
 }
 
 func pack(ctx context.Context, w io.Writer, spec layer.Spec, o layertar.PackOptions) error {

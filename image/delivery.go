@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,6 +32,10 @@ type Options struct {
 
 	// Layer, if not nil, is told what becomes of each layer. One call at a time.
 	Layer func(id, status string)
+
+	// Progress, if not nil, is told how many bytes of archives were downloaded or unpacked, and how many there are to be. One
+	// call at a time.
+	Progress func(done, total int64)
 }
 
 // delivery is what is being added to a store: all of it appears, or nothing.
@@ -40,12 +45,13 @@ type delivery struct {
 	held  io.Closer
 	dir   string
 	xattr layer.XattrNames
-	done  []added
+	added []added
 
 	partsMu sync.Mutex
 	parts   []string // downloads that are in the delivery; guarded by partsMu
 
-	telling sync.Mutex // held while Options.Layer is called
+	telling     sync.Mutex // held while functions of Options are called
+	done, total int64      // what Options.Progress was told; guarded by telling
 }
 
 // added is an image that is to appear.
@@ -255,7 +261,7 @@ func (d *delivery) add(m v1.Descriptor, notes ...map[string]string) {
 		notes = []map[string]string{nil}
 	}
 	m.Data, m.URLs, m.Platform = nil, nil, nil
-	d.done = append(d.done, added{m, notes})
+	d.added = append(d.added, added{m, notes})
 }
 
 // choose returns the manifest of the platform that is wanted.
@@ -310,6 +316,29 @@ func (d *delivery) tell(blob v1.Descriptor, status string) {
 	}
 }
 
+// progress tells that some bytes are dealt with, and that there are some more to be dealt with.
+func (d *delivery) progress(done, more int64) {
+	if d.o.Progress != nil {
+		d.telling.Lock()
+		defer d.telling.Unlock()
+		d.done += done
+		d.total += more
+		d.o.Progress(d.done, d.total)
+	}
+}
+
+// counted is a reader that tells of its bytes as progress.
+type counted struct {
+	io.Reader
+	d *delivery
+}
+
+func (c counted) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.d.progress(int64(n), 0)
+	return n, err
+}
+
 func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1.Hash, get getter) error {
 	known := d.s.hasLayer(diffID)
 	if known && d.has(blob.Digest) {
@@ -318,6 +347,7 @@ func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1
 			return nil
 		}
 	}
+	d.progress(0, blob.Size)
 	if err := get(ctx, blob); err != nil {
 		return err
 	}
@@ -326,8 +356,9 @@ func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1
 		return err
 	}
 	defer f.Close()
+	r := counted{f, d}
 	if known { // compressed otherwise; that it is the same must be seen all the same
-		if _, err := d.digested(f, diffID, func(io.Reader) error { return nil }); err != nil {
+		if _, err := d.digested(r, diffID, func(io.Reader) error { return nil }); err != nil {
 			return err
 		}
 		d.tell(blob, "Already exists")
@@ -337,14 +368,32 @@ func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1
 	if err != nil {
 		return err
 	}
-	if _, err := d.unpack(ctx, temp, f, diffID); err != nil {
+	contents, err := d.unpack(ctx, temp, r, diffID)
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(temp, filepath.Join(d.layers(), diffID.Hex)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	d.tell(blob, "Unpacked")
+	d.tell(blob, unpackedStatus(contents))
 	return nil
+}
+
+// unpackedStatus says that a layer is unpacked, and what of it could not be kept.
+func unpackedStatus(c layertar.Contents) string {
+	var lost []string
+	for _, l := range []struct {
+		n    int64
+		what string
+	}{{c.LostOwners, "owners"}, {c.LostDevices, "devices"}, {c.LostXattrs, "attributes"}} {
+		if l.n > 0 {
+			lost = append(lost, fmt.Sprintf("%d %s", l.n, l.what))
+		}
+	}
+	if len(lost) == 0 {
+		return "Unpacked"
+	}
+	return "Unpacked, without " + strings.Join(lost, ", ") + " that this user or file system cannot have"
 }
 
 // publish lets what was delivered appear in the store.
@@ -367,7 +416,7 @@ func (d *delivery) publish() error {
 		}
 	}
 	err = d.s.changeIndex(func(index *v1.IndexManifest) error {
-		for _, a := range d.done {
+		for _, a := range d.added {
 			for _, notes := range a.notes {
 				put(index, a.manifest, notes)
 			}
@@ -383,7 +432,7 @@ func (d *delivery) publish() error {
 // dropUnused removes the blobs that no image has: archives hold other files, too.
 func (d *delivery) dropUnused() error {
 	used := map[string]bool{}
-	for _, a := range d.done {
+	for _, a := range d.added {
 		m, err := d.manifest(a.manifest)
 		if err != nil {
 			return err

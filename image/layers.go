@@ -102,33 +102,33 @@ func xattrNames(dir string) (layer.XattrNames, error) {
 }
 
 // unpack unpacks the layer in the archive r, which may be compressed, in the new directory dir, and checks it against
-// its diff id. A zero diff id is any. It returns the diff id.
-func (d *delivery) unpack(ctx context.Context, dir string, r io.Reader, want v1.Hash) (v1.Hash, error) {
+// its diff id.
+func (d *delivery) unpack(ctx context.Context, dir string, r io.Reader, want v1.Hash) (layertar.Contents, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "diff"), 0o755); err != nil {
-		return v1.Hash{}, fmt.Errorf("image store: %w", err)
+		return layertar.Contents{}, fmt.Errorf("image store: %w", err)
 	}
 	if err := os.Chmod(filepath.Join(dir, "diff"), 0o755); err != nil { // whatever the umask: it may become a root directory
-		return v1.Hash{}, fmt.Errorf("image store: %w", err)
+		return layertar.Contents{}, fmt.Errorf("image store: %w", err)
 	}
 	root, err := unix.Open(filepath.Join(dir, "diff"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("image store: %w", err)
+		return layertar.Contents{}, fmt.Errorf("image store: %w", err)
 	}
 	defer unix.Close(root)
 	var rec record
-	diffID, err := d.digested(r, want, func(tar io.Reader) (err error) {
+	_, err = d.digested(r, want, func(tar io.Reader) (err error) {
 		rec.Contents, err = layertar.Unpack(ctx, root, tar, layertar.Options{Xattr: d.xattr, Limits: d.o.Limits, Rootless: d.xattr.User()})
 		return err
 	})
 	if err != nil {
-		return v1.Hash{}, err
+		return layertar.Contents{}, err
 	}
 	rec.UserXattr = d.xattr.User()
 	text, err := json.Marshal(rec)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "layer.json"), append(text, '\n'), 0o600)
 	}
-	return diffID, err
+	return rec.Contents, err
 }
 
 // digested gives use the archive in r, and then checks the diff id. use need not read to the end: what is behind the end

@@ -66,14 +66,14 @@ func (s *Store) LoadDir(ctx context.Context, dir string, o Options) ([]string, e
 
 // finish publishes and returns the names of what was added.
 func (d *delivery) finish() ([]string, error) {
-	if len(d.done) == 0 {
+	if len(d.added) == 0 {
 		return nil, errors.New("there is no image in it")
 	}
 	if err := d.publish(); err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, a := range d.done {
+	for _, a := range d.added {
 		for _, notes := range a.notes {
 			if n := notes[noteName]; n != "" {
 				names = append(names, ShortName(n))
@@ -93,12 +93,12 @@ func (d *delivery) layout(ctx context.Context, text []byte, names map[v1.Hash][]
 		return fmt.Errorf("index.json: %w", err)
 	}
 	for _, m := range index.Manifests {
-		before := len(d.done)
+		before := len(d.added)
 		if err := d.image(ctx, m, get); err != nil {
 			return err
 		}
-		for i := range d.done[before:] {
-			a := &d.done[before+i]
+		for i := range d.added[before:] {
+			a := &d.added[before+i]
 			a.notes = nil
 			img, err := d.manifest(a.manifest)
 			if err != nil {

@@ -49,7 +49,7 @@ func (s *Store) Pull(ctx context.Context, arg string, o Options) (*Image, string
 	if err := d.publish(); err != nil {
 		return nil, "", err
 	}
-	img, err := s.read(d.done[0].manifest)
+	img, err := s.read(d.added[0].manifest)
 	return img, top.Digest.String(), err
 }
 
@@ -180,10 +180,13 @@ func (r *repository) fill(ctx context.Context, part *os.File, want v1.Descriptor
 		if st.Size() >= want.Size {
 			return nil
 		}
+		if try == 0 {
+			r.d.progress(0, want.Size-st.Size())
+		}
 		r.d.tell(want, "Downloading")
 		var body io.ReadCloser
 		if body, err = r.request(ctx, "blobs", want, st.Size()); err == nil {
-			_, err = io.Copy(part, io.LimitReader(body, want.Size-st.Size()+1))
+			_, err = io.Copy(part, counted{io.LimitReader(body, want.Size-st.Size()+1), r.d})
 			body.Close()
 		}
 		if now, serr := part.Stat(); serr == nil && now.Size() >= want.Size {

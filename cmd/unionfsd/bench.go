@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -204,23 +205,32 @@ change counts as better or worse if it is more than the rounds scatter.`,
 
 // benchProgress shows a bar on a terminal, and nothing elsewhere.
 func (a *app) benchProgress() (progress func(done, total int, next string), finish func()) {
-	stderr, ok := a.stderr.(*os.File)
-	if !ok || !isTerminal(stderr) {
+	bar := newBar(a.stderr, progressbar.OptionSetDescription("preparing"))
+	if bar == nil {
 		return nil, func() {}
 	}
-	bar := progressbar.NewOptions(1,
-		progressbar.OptionSetWriter(stderr),
-		progressbar.OptionSetDescription("preparing"),
-		progressbar.OptionFullWidth(),
-		progressbar.OptionShowElapsedTimeOnFinish(),
-		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionClearOnFinish())
 	progress = func(done, total int, next string) {
 		bar.ChangeMax(total)
 		bar.Describe(fmt.Sprintf("%-44s", next))
 		_ = bar.Set(done) // only its drawing can fail
 	}
 	return progress, func() { _ = bar.Finish() }
+}
+
+// newBar makes a bar on a terminal; nil elsewhere.
+func newBar(stderr io.Writer, options ...progressbar.Option) *progressbar.ProgressBar {
+	f, ok := stderr.(*os.File)
+	if !ok || !isTerminal(f) {
+		return nil
+	}
+	return progressbar.NewOptions(1, append([]progressbar.Option{
+		progressbar.OptionSetWriter(f),
+		progressbar.OptionFullWidth(),
+		progressbar.OptionShowElapsedTimeOnFinish(),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(100 * time.Millisecond),
+	}, options...)...)
 }
 
 func isTerminal(f *os.File) bool {

@@ -32,7 +32,7 @@ programs are paused meanwhile. Prints the id of the image. The same changes give
   unionfsd commit -c 'ENV DEBUG=1' -m 'for tests' web nginx:debug`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeWith(containerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) == 2 {
 				name = args[1]
@@ -43,7 +43,7 @@ programs are paused meanwhile. Prints the id of the image. The same changes give
 			}
 			fmt.Fprintln(a.stdout, img.ID)
 			return nil
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -192,7 +192,7 @@ func (a *app) squashCommand() *cobra.Command {
 		Example:           `  unionfsd squash --keep 1 nginx:mine nginx:small`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeWith(imageNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
 			store, err := a.imageStore()
 			if err != nil {
 				return err
@@ -211,7 +211,7 @@ func (a *app) squashCommand() *cobra.Command {
 			}
 			fmt.Fprintln(a.stdout, small.ID)
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().IntVar(&keep, "keep", 0, "leave the lowest `N` layers as they are")
 	cmd.Flags().StringVar(&compression, "compression", "gzip", "`HOW` the layer is compressed: gzip, zstd or none")

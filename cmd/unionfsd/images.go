@@ -178,9 +178,9 @@ no other image or container has them.`,
 		Example:           `  unionfsd rmi nginx:mine`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeWith(imageNames),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: a.needsRoot(func(_ *cobra.Command, args []string) error {
 			return a.each(args, "rmi", a.removeImage)
-		},
+		}),
 	}
 }
 
@@ -234,14 +234,14 @@ func (a *app) gcCommand() *cobra.Command {
 commands have left behind.`,
 		Example: `  unionfsd gc`,
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: a.needsRoot(func(*cobra.Command, []string) error {
 			layers, bytes, err := a.collect()
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stdout, "%d layers and %s of archives removed\n", layers, decimal(bytes))
 			return nil
-		},
+		}),
 	}
 }
 

@@ -44,6 +44,7 @@ type launch struct {
 
 	ReadOnly       bool
 	Mounts         []mountSpec
+	Volumes        []string // paths that the image says are volumes
 	PrivateNetwork bool
 	Hosts          []string // lines for /etc/hosts
 	Limits         []ns.Limit
@@ -179,7 +180,11 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	specs := append(s.Mounts, files...)
+	volumes, err := s.makeVolumes(ctx)
+	if err != nil {
+		return err
+	}
+	specs := slices.Concat(volumes, s.Mounts, files)
 	if !inside { // else it would be a layer inside another one
 		if s.Spec, err = s.withMountPoints(specs); err != nil {
 			return err

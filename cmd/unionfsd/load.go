@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -30,20 +31,34 @@ func (f *takeFlags) add(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.options.Limits.Entries, "max-entries", 5_000_000, "refuse a layer of more than `N` files; 0 is no limit")
 }
 
-// taken is the options that the flags amount to.
-func (f *takeFlags) taken(stderr io.Writer) (image.Options, error) {
-	o := f.options
+// taken is the options that the flags amount to. Call finish when all is taken in.
+func (f *takeFlags) taken(stderr io.Writer) (o image.Options, finish func(), err error) {
+	o = f.options
+	finish = func() {}
 	if f.platform != "" {
 		p, err := image.ParsePlatform(f.platform)
 		if err != nil {
-			return o, usagef("--platform %s: it is OS/ARCH[/VARIANT]", f.platform)
+			return o, finish, usagef("--platform %s: it is OS/ARCH[/VARIANT]", f.platform)
 		}
 		o.Platform = *p
 	}
-	if !f.quiet {
-		o.Layer = func(id, status string) { fmt.Fprintf(stderr, "%s: %s\n", id, status) } // one write, one line
+	if f.quiet {
+		return o, finish, nil
 	}
-	return o, nil
+	o.Layer = func(id, status string) { fmt.Fprintf(stderr, "%s: %s\n", id, status) } // one write, one line
+	if bar := newBar(stderr, progressbar.OptionShowBytes(true)); bar != nil {
+		line := o.Layer
+		o.Layer = func(id, status string) {
+			_ = bar.Clear()
+			line(id, status)
+		}
+		o.Progress = func(done, total int64) {
+			bar.ChangeMax64(max(total, 1))
+			_ = bar.Set64(done) // only its drawing can fail
+		}
+		finish = func() { _ = bar.Finish() }
+	}
+	return o, finish, nil
 }
 
 func (a *app) loadCommand() *cobra.Command {
@@ -60,11 +75,12 @@ have them. What is damaged is refused whole.`,
   docker save nginx | unionfsd load
   unionfsd load -i oci-layout/`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			o, err := f.taken(a.stderr)
+		RunE: a.needsRoot(func(cmd *cobra.Command, _ []string) error {
+			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
 			}
+			defer finish()
 			names, err := a.load(cmd.Context(), input, o)
 			if err != nil {
 				return fmt.Errorf("load: %w", err)
@@ -73,7 +89,7 @@ have them. What is damaged is refused whole.`,
 				fmt.Fprintln(a.stdout, "Loaded image: "+n)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "-", "`FILE` or DIR to read; - is standard input")
 	f.add(cmd.Flags())
@@ -119,11 +135,12 @@ func (a *app) importCommand() *cobra.Command {
 		Example: `  unionfsd import rootfs.tar.gz base:1
   unionfsd import -c 'CMD ["/bin/sh"]' debian-root/ debian:mine`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := f.taken(a.stderr)
+		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
 			}
+			defer finish()
 			store, err := a.imageStore()
 			if err != nil {
 				return err
@@ -148,7 +165,7 @@ func (a *app) importCommand() *cobra.Command {
 			}
 			fmt.Fprintln(a.stdout, img.ID)
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringArrayVarP(&change, "change", "c", nil, "apply an `INSTRUCTION` of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR")
 	cmd.Flags().StringVarP(&message, "message", "m", "Imported by unionfsd", "`TEXT` for the history")
@@ -176,11 +193,12 @@ Layers that are here already are not fetched, and a download that was interrupte
 		Example: `  unionfsd pull nginx
   unionfsd pull --platform linux/arm64 ghcr.io/org/app:1.2`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := f.taken(a.stderr)
+		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
 			}
+			defer finish()
 			store, err := a.imageStore()
 			if err != nil {
 				return err
@@ -191,7 +209,7 @@ Layers that are here already are not fetched, and a download that was interrupte
 			}
 			fmt.Fprintln(a.stdout, "Digest: "+digest)
 			return nil
-		},
+		}),
 	}
 	f.add(cmd.Flags())
 	return cmd
@@ -297,19 +315,33 @@ func (a *app) writeOutput(what, output string, write func(io.Writer) error) erro
 }
 
 func (a *app) exportCommand() *cobra.Command {
-	var output string
+	var output, to string
 	cmd := &cobra.Command{
-		Use:               "export [-o FILE] IMAGE|CONTAINER|MOUNTPOINT",
-		GroupID:           groupImages,
-		Short:             "write a whole root file system to a tar archive",
-		Example:           `  unionfsd export nginx | tar -xpC new-root`,
+		Use:     "export [-o FILE | --to DIR] IMAGE|CONTAINER|MOUNTPOINT",
+		GroupID: groupImages,
+		Short:   "write a whole root file system to a tar archive or a directory",
+		Long: `Write the whole file system of an image, a container or a union to a tar archive, or to the directory DIR, which is made or
+empty and has all of it or nothing.`,
+		Example: `  unionfsd export nginx | tar -xpC new-root
+  unionfsd export --to new-root nginx`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeWith(imageNames, containerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.writeOutput("export", output, func(w io.Writer) error { return a.export(cmd.Context(), args[0], w) })
-		},
+		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+			write := func(w io.Writer) error { return a.export(cmd.Context(), args[0], w) }
+			if to == "" {
+				return a.writeOutput("export", output, write)
+			}
+			if cmd.Flags().Changed("output") {
+				return usagef("export: both -o and --to; drop one")
+			}
+			if err := image.WriteDir(cmd.Context(), to, write); err != nil {
+				return fmt.Errorf("export: %w", err)
+			}
+			return nil
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to write; - is standard output")
+	cmd.Flags().StringVar(&to, "to", "", "`DIR` to make")
 	return cmd
 }
 

@@ -175,5 +175,25 @@ func testRootless(t *testing.T, backend string, lent bool) {
 	if left, err := os.ReadDir(filepath.Join(u.dir, "state/containers")); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, %v", left, err)
 	}
+	// An image: of what the user has, run, changed, taken apart and gone.
+	u.expect(0, "sha256:", "import", "-q", "-c", `CMD ["sh","-c","chmod 0 /bin; echo >/new"]`, "root", "base:1")
+	u.expect(0, "", "run", "-b", backend, "--name", "web", "base:1")
+	u.expect(0, "C /bin\nA /new", "diff", "web")
+	u.expect(0, "sha256:", "commit", "-c", `CMD ["sh","-c","ls /new"]`, "web", "base:2")
+	u.expect(0, "new", "tree", "web")
+	u.expect(0, "", "rm", "web")
+	u.expect(0, "/new", "run", "-b", backend, "--rm", "base:2")
+	u.expect(0, "", "save", "-o", "out.tar", "base:2")
+	u.expect(0, "", "export", "--to", "flat", "base:2")
+	u.expect(0, "Untagged: base:2", "rmi", "base:2", "base:1")
+	u.expect(0, "Loaded image: base:2", "load", "-q", "-i", "out.tar")
+	u.expect(0, "/new", "run", "-b", backend, "--rm", "base:2")
+	u.expect(0, "sha256:", "squash", "base:2", "base:3")
+	u.expect(0, "", "rmi", "base:2", "base:3")
+	u.expect(0, "0 layers", "gc")
+	if left, err := os.ReadDir(filepath.Join(u.dir, "state/layers")); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+
 	u.expect(125, "run as root", "run", "--rm", "-b", backend, "--rootfs", "/", "true")
 }

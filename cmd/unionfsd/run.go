@@ -45,7 +45,8 @@ func (a *app) runCommand() *cobra.Command {
 		Short:   "run a program in a container on top of layers",
 		Long: `Run COMMAND with the layers of IMAGE, with DIR, or with the union of the LOWER layers as its root file system, in
 namespaces of its own. docker:NAME is an image of Docker's overlay2 store, whose layers are used where they are, without
-Docker. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
+Docker. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. What IMAGE says are volumes are
+directories of the container beside its layers, unless -v mounts something there: no diff or commit has what is written to them. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
 finds it afterwards. With --rm it is removed when the program ends.
 
 With --rootfs / the other file systems of the host are there as well, such as a /home or /boot of its own, each under an
@@ -147,7 +148,11 @@ func (a *app) runLaunch(f runFlags, argv []string) (launch, error) {
 		}
 		l.StopSignal = int(s)
 	}
-	return l, f.container.apply(&l)
+	if err := f.container.apply(&l); err != nil {
+		return launch{}, err
+	}
+	l.Volumes, err = imageVolumes(from.config, l.Mounts)
+	return l, err
 }
 
 // launch runs a container, in this process or in the background. It closes held when the container is known to use its

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -59,6 +60,11 @@ of the upper layer of a container or of a mounted union; or of a directory. Whit
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeWith(containerNames, mountPoints),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err != nil { // a layer in the state root
+				if done, err := a.asRoot(); done {
+					return err
+				}
+			}
 			dir, err := a.layerDir(args[0])
 			if err != nil {
 				return fmt.Errorf("tree: %w", err)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	subid "github.com/moby/sys/user"
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/ns"
@@ -48,6 +49,19 @@ func (a *app) asRoot() (done bool, err error) {
 		return true, nil
 	}
 	return true, &exitError{code, err}
+}
+
+// command is what a command runs.
+type command = func(cmd *cobra.Command, args []string) error
+
+// needsRoot is run by who is root, at least in a user namespace: it reads or writes what may belong to other users.
+func (a *app) needsRoot(run command) command {
+	return func(cmd *cobra.Command, args []string) error {
+		if done, err := a.asRoot(); done {
+			return err
+		}
+		return run(cmd, args)
+	}
 }
 
 func (a *app) rootless() (code int, err error) {

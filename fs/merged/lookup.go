@@ -205,6 +205,60 @@ func (u *Union) At(in Dirs, path string) (Dirs, error) {
 	return m, nil
 }
 
+// maxLinks is how many symbolic links a path may lead through (MAXSYMLINKS).
+const maxLinks = 40
+
+// Resolve returns where a path leads, with the union as root, without symbolic links. The last part of it need not exist.
+func (u *Union) Resolve(path string) (string, error) {
+	var done []string
+	links := 0
+	for todo := strings.Split(path, "/"); len(todo) > 0; {
+		name := todo[0]
+		todo = todo[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			done = done[:max(0, len(done)-1)]
+			continue
+		}
+		target, err := u.readlink(done, name)
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			done = append(done, name)
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", unix.ELOOP
+		}
+		if target[0] == '/' {
+			done = nil
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return strings.Join(done, "/"), nil
+}
+
+// readlink returns the target of the symbolic link name in the directory of the union with the given parts; none if it is
+// something else.
+func (u *Union) readlink(parts []string, name string) (string, error) {
+	dirs := u.Roots()
+	if len(parts) > 0 {
+		var err error
+		if dirs, err = u.At(dirs, strings.Join(parts, "/")); err != nil {
+			return "", err
+		}
+		defer dirs.Close()
+	}
+	o, err := u.Topmost(dirs, name)
+	if err != nil || !o.is(unix.S_IFLNK) {
+		return "", err
+	}
+	return o.Ref.Readlink()
+}
+
 // Names returns all names that the merged Directories shou.
 func (u *Union) Names(lowers Dirs) (map[string]bool, error) {
 	shown := make(map[string]bool)

@@ -31,6 +31,7 @@ func read(t *testing.T, spec layer.Spec, name string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer u.Close()
 	o, err := u.Topmost(u.Roots(), name)
 	if err != nil || !o.IsFile() {
 		t.Fatalf("%s: %v, %v", name, o, err)
@@ -129,5 +130,37 @@ func TestLazy(t *testing.T) {
 	}
 	if _, err := read(t, spec, "f"); err == nil || !strings.Contains(err.Error(), "changed since") {
 		t.Errorf("after a change of the lower file: %v", err)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	testfs.NeedRoot(t)
+	dirs := testfs.Layers(t, 2)
+	testfs.Write(t, dirs[0], "dir var\nsymlink var/run -> /run\nsymlink loop -> loop\nwhiteout gone")
+	testfs.Write(t, dirs[1], "dir var\nsymlink var/x -> ../../etc\nsymlink last -> var/run/y\nsymlink gone -> /etc\ndir run")
+	stack, err := layer.OpenReadOnly(layer.Spec{Lower: dirs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	u, err := New(stack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	for path, want := range map[string]string{
+		"/var/run/postgresql": "run/postgresql",
+		"var/x/passwd":        "etc/passwd",
+		"last":                "run/y",
+		"gone":                "gone",
+		"a//./b/../../..":     "",
+		"none/at/all":         "none/at/all",
+	} {
+		if got, err := u.Resolve(path); got != want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", path, got, err, want)
+		}
+	}
+	if _, err := u.Resolve("loop/x"); err != unix.ELOOP {
+		t.Errorf("loop: %v", err)
 	}
 }

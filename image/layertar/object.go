@@ -226,7 +226,11 @@ func (u *unpacker) xattrs(fd int, base string, h *tar.Header) error {
 		if !ok || ofHost(attr) {
 			continue
 		}
-		err := sys.Setxattr(fd, base, u.Xattr.ToDisk(attr), []byte(value), 0)
+		disk := attr
+		if !u.Plain {
+			disk = u.Xattr.ToDisk(attr)
+		}
+		err := sys.Setxattr(fd, base, disk, []byte(value), 0)
 		switch {
 		case err == unix.EOPNOTSUPP, err == unix.EPERM && (u.Rootless || strings.HasPrefix(attr, "user.")):
 			u.LostXattrs++ // user.* is for files and directories only (xattr(7))

@@ -23,6 +23,10 @@ type PackOptions struct {
 	// whole file system is written.
 	Changes bool
 	Base    int // with Changes: how many of the lowest layers are not among those, but what is changed
+
+	// Dir is the path, from the root, of a directory of which all is written in place of the whole file system; symbolic links
+	// are followed. If the union has no directory there, nothing is.
+	Dir string
 }
 
 // Pack writes a union as a tar archive: entries sorted by name, a directory before what is in it, times in whole seconds,
@@ -45,6 +49,22 @@ func Pack(ctx context.Context, w io.Writer, stack *layer.Stack, o PackOptions) e
 		}
 	}
 	roots := u.Roots()
+	if o.Dir != "" {
+		path, err := u.Resolve(o.Dir)
+		if err != nil {
+			return fmt.Errorf("%q: %w", o.Dir, err)
+		}
+		if path == "" {
+			return fmt.Errorf("%q leads to the root directory", o.Dir)
+		}
+		if roots, err = u.At(roots, path); err != nil {
+			return fmt.Errorf("%q: %w", o.Dir, err)
+		}
+		defer roots.Close()
+		if len(roots) == 0 {
+			return p.out.Close()
+		}
+	}
 	if err := p.root(roots); err != nil {
 		return fmt.Errorf("pack the root directory: %w", err)
 	}

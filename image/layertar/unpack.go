@@ -27,6 +27,7 @@ type Limits struct {
 // Options say how to unpack.
 type Options struct {
 	Xattr  layer.XattrNames // the names of overlayfs's marks
+	Plain  bool             // no layer: attributes keep their names, and Xattr is not used
 	Limits Limits
 
 	// Rootless leaves out what a user namespace cannot have, and counts it: owners that are not mapped, devices.

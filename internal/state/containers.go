@@ -202,6 +202,9 @@ func (h *Home) branch(i int) (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
+// Volumes is the path of the directory for the volumes of its image; it need not exist.
+func (h *Home) Volumes() string { return filepath.Join(h.dir, "volumes") }
+
 // Log is the path of the file that takes what a detached container writes.
 func (h *Home) Log() string { return filepath.Join(h.dir, logName) }
 
