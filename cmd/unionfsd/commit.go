@@ -107,7 +107,7 @@ func joined(argv []state.Text) string {
 func changes(list []string) func(*image.Config) error {
 	return func(c *image.Config) error {
 		for _, text := range list {
-			if err := apply(c, text); err != nil {
+			if err := instruct(c, text); err != nil {
 				return fmt.Errorf("--change %q: %w", text, err)
 			}
 		}
@@ -115,7 +115,7 @@ func changes(list []string) func(*image.Config) error {
 	}
 }
 
-func apply(c *image.Config, text string) error {
+func instruct(c *image.Config, text string) error {
 	word, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
 	rest = strings.TrimSpace(rest)
 	if rest == "" {

@@ -60,6 +60,8 @@ not run; its changes are those in all unions that it has.`,
 	return cmd
 }
 
+var errReadOnly = errors.New("the union is read-only: it has no upper layer, so nothing can have changed")
+
 func (a *app) isContainer(name string) bool {
 	root, err := a.state()
 	if err != nil {
@@ -75,7 +77,7 @@ func (a *app) diff(arg string) ([]change, error) {
 		return nil, err
 	}
 	if spec.Upper == "" {
-		return nil, errors.New("the union is read-only: it has no upper layer, so nothing can have changed")
+		return nil, errReadOnly
 	}
 	changes, err := changesOf(spec, "")
 	if err != nil {

@@ -84,7 +84,7 @@ As a mount helper: unionfsd -o lowerdir=A:B,upperdir=U,workdir=W[,...] [SOURCE] 
 		&cobra.Group{ID: groupSystem, Title: "System:"})
 	root.SetHelpCommandGroupID(groupSystem)
 	root.SetCompletionCommandGroupID(groupSystem)
-	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.switchCommand(), a.diffCommand(),
+	root.AddCommand(a.mountCommand(), a.umountCommand(), a.mountsCommand(), a.switchCommand(), a.diffCommand(), a.applyCommand(),
 		a.runCommand(), a.execCommand(), a.psCommand(), a.logsCommand(), a.stopCommand(), a.killCommand(), a.waitCommand(),
 		a.pauseCommand(), a.unpauseCommand(), a.rmCommand(),
 		a.pullCommand(), a.loadCommand(), a.importCommand(), a.imagesCommand(), a.inspectCommand(), a.historyCommand(),

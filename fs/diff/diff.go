@@ -34,13 +34,19 @@ func (c Change) String() string { return string(c.Kind) + " " + c.Path }
 
 // Changes returns what the upper layer of stack changes, sorted by the bytes of the paths; nothing, not nil, if there
 // is no upper layer. [layer.OpenReadOnly] makes a stack that will do.
-func Changes(stack *layer.Stack) ([]Change, error) {
+func Changes(stack *layer.Stack) ([]Change, error) { return changes(stack, false) }
+
+// Every is Changes for who is to make the changes elsewhere. It also tells of what has other extended attributes alone, as
+// an ACL.
+func Every(stack *layer.Stack) ([]Change, error) { return changes(stack, true) }
+
+func changes(stack *layer.Stack, attributes bool) ([]Change, error) {
 	u, err := merged.New(stack)
 	if err != nil {
 		return nil, err
 	}
 	defer u.Close()
-	w := walker{union: u, changes: []Change{}}
+	w := walker{union: u, attributes: attributes, changes: []Change{}}
 	if u.Upper == nil {
 		return w.changes, nil
 	}
@@ -56,8 +62,9 @@ func Changes(stack *layer.Stack) ([]Change, error) {
 
 // walker collects the changes of one stack.
 type walker struct {
-	union   *merged.Union
-	changes []Change
+	union      *merged.Union
+	attributes bool // they are compared, all of them
+	changes    []Change
 }
 
 // joined adds the change of a name that is in a lower layer alone, and has changed with another name of its file.
@@ -230,7 +237,7 @@ func (w *walker) compare(path string, was, now merged.Object) error {
 		w.add(Added, path)
 		return nil
 	}
-	different, err := differ(was, now)
+	different, err := w.differ(was, now)
 	if err != nil {
 		return failed(path, err)
 	}

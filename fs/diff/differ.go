@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"maps"
 
 	"golang.org/x/sys/unix"
 
@@ -9,8 +10,22 @@ import (
 	"github.com/unionfsd/unionfsd/fs/merged"
 )
 
-// differ reports whether an object has changed, as moby's statDifferent does in pkg/archive.
-func differ(was, now merged.Object) (bool, error) {
+// differ reports whether an object has changed.
+func (w *walker) differ(was, now merged.Object) (bool, error) {
+	different, err := statDiffer(was, now)
+	if different || err != nil || !w.attributes {
+		return different, err
+	}
+	before, err := w.union.Attributes(was.Ref)
+	if err != nil {
+		return false, err
+	}
+	after, err := w.union.Attributes(now.Ref)
+	return !maps.EqualFunc(before, after, bytes.Equal), err
+}
+
+// statDiffer is moby's statDifferent in pkg/archive.
+func statDiffer(was, now merged.Object) (bool, error) {
 	a, b := &was.Stat, &now.Stat
 	switch {
 	case a.Mode != b.Mode, a.Uid != b.Uid, a.Gid != b.Gid, a.Rdev != b.Rdev:
