@@ -40,6 +40,7 @@ type Conn struct {
 	log     *log.Logger
 
 	lookout *lookout
+	follow  *follower
 	readers sync.Pool // of *reader: threads come and go, and their buffers are large
 	uring   bool      // requests come over io_uring; set before there is a second thread that reads
 
@@ -64,6 +65,7 @@ func Open() (*Conn, error) {
 	case nil:
 		c := &Conn{fd: fd, rings: map[*ring]struct{}{}}
 		c.lookout = newLookout(c)
+		c.follow = newFollower()
 		c.readers.New = func() any { return c.newReader() }
 		return c, nil
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:

@@ -48,7 +48,10 @@ func (r *reader) loop() {
 	runtime.LockOSThread() // requests change the ids of their thread, and a read that waits keeps it anyway
 	defer runtime.UnlockOSThread()
 	c := r.conn
+	at := int32(anyCPU)
+	defer func() { c.follow.leave(at) }()
 	for turn := turns(0); ; turn.next() {
+		at = c.follow.place(at)
 		if err := r.read(); err != nil {
 			c.lookout.waiting.Add(-1)
 			c.lookout.close()
@@ -91,9 +94,12 @@ func (r *reader) read() error {
 
 // answer answers the request that was read.
 func (r *reader) answer() {
-	if n := r.conn.handler.Answer(&r.msg); n > 0 {
+	caller, size := r.msg.caller(), len(r.msg.In[1])
+	n := r.conn.handler.Answer(&r.msg)
+	if n > 0 {
 		r.write(n)
 	}
+	r.conn.follow.note(caller, size+n)
 	r.conn.handler.Answered(&r.msg)
 }
 

@@ -4,8 +4,8 @@
 // # Two ways
 //
 // /dev/fuse has one queue for the whole file system. A thread takes a request with read(2) and answers it with write(2):
-// two system calls, and whichever thread is woken up, it is mostly on another CPU than the caller. That is what a
-// request costs: 3 to 6 microseconds where both are on one CPU, 10 to 50 where they are not.
+// two system calls, and whichever thread is woken up, it is mostly on another CPU than the caller, unless it follows him.
+// That is what a request costs: 3 to 6 microseconds where both are on one CPU, 10 to 50 where they are not.
 //
 // FUSE over io_uring (Linux 6.14) has a queue for each CPU. A request goes into the queue of the CPU that its caller is
 // on, and is answered there, with one system call that also fetches the next. It is off unless the module parameter
@@ -54,6 +54,6 @@
 // # Files
 //
 // conn.go is the way in; handshake.go does INIT; device.go answers by /dev/fuse, and queue.go by io_uring, each with
-// threads that come as they are needed: lookout.go says when; ring.go is as much of io_uring as that takes. scheduler.go
-// keeps Go's scheduler out of the way.
+// threads that come as they are needed: for /dev/fuse, lookout.go says when, and follow.go on which CPU. ring.go is as much
+// of io_uring as it takes. scheduler.go keeps Go's scheduler out of the way.
 package transport

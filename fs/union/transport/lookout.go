@@ -35,6 +35,8 @@ const (
 	crowdLooks = 8
 	// calmLooks is how many looks in a row have to find none, until there is to be one less.
 	calmLooks = 64
+	// followLooks is after how many looks it is looked where the callers are.
+	followLooks = 4
 	// idleLooks is how many looks in a row without a request are followed by none.
 	idleLooks = 16
 )
@@ -68,10 +70,10 @@ func (l *lookout) close() { l.leave.Do(func() { close(l.over) }) }
 
 // run looks until the connection has ended.
 func (l *lookout) run() {
-	var last uint64
+	var last, followed uint64 // requests taken at the last look, and when the follower looked
 	var stuck, idle streak
 	crowd := crowd{most: int32(runtime.NumCPU()) + 1}
-	for !l.ended() {
+	for look := 0; !l.ended(); {
 		pause(lookEvery)
 		taken := l.taken.Load()
 		quiet, allBusy := taken == last, l.waiting.Load() == 0
@@ -81,6 +83,10 @@ func (l *lookout) run() {
 		}
 		if n := crowd.look(allBusy && l.queued()); n > l.enough.Swap(n) {
 			l.conn.grow()
+		}
+		if look++; look%followLooks == 0 {
+			l.conn.follow.look(taken-followed, crowd.extra == 0)
+			followed = taken
 		}
 		if idle.count(quiet && !allBusy) >= idleLooks {
 			l.doze(last)

@@ -47,6 +47,9 @@ func (m *Message) unique() uint64 { return binary.NativeEndian.Uint64(m.In[0][8:
 // NodeID is what the request is about.
 func (m *Message) NodeID() uint64 { return binary.NativeEndian.Uint64(m.In[0][16:]) }
 
+// caller is the thread that has made the request, as this process knows it; 0 if it does not.
+func (m *Message) caller() uint32 { return binary.NativeEndian.Uint32(m.In[0][32:]) }
+
 // Fail answers with an error and nothing else. It returns the length of the answer.
 func (m *Message) Fail(errno syscall.Errno) int { return m.reply(-int32(errno), 0) }
 
