@@ -31,6 +31,7 @@ type Source struct {
 	Data  layer.Ref // the file that has the data, if Ref is a metacopy without them
 	Layer *layer.Layer
 	Stat  unix.Stat_t // as the union shows it
+	Flags Flags
 
 	Override layer.Override // the attribute that Layer keeps owner, mode and type in, if any
 }
@@ -189,6 +190,9 @@ func (c *Copier) metadata(dst layer.Ref, src Source, opt Options) error {
 		if err := dst.Setxattr(c.Xattr.Metacopy, nil, 0); err != nil {
 			return fmt.Errorf("mark as metacopy: %w", err)
 		}
+	}
+	if err := c.flags(dst, src); err != nil {
+		return err
 	}
 	if opt.Origin && c.Origin != nil {
 		if err := c.Origin.Record(dst, src, c.Xattr, opt.Indexed); err != nil {

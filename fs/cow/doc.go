@@ -12,6 +12,7 @@
 //	owner           clears suid, sgid and security.capability
 //	mode            restores suid and sgid
 //	attributes      security.capability is cleared by writing data and by a change of owner; ACLs set the mode too
+//	flags           of chattr(1); those that would stop what comes after become a mark
 //	origin          which lower object it is a copy of: keeps st_ino the same on the next mount
 //	times           every step above changed them; ctime and the time of birth cannot be kept
 //	publish         by the caller, who knows whether the name is still the object's

@@ -14,6 +14,7 @@ type XattrNames struct {
 	Redirect string // where the lower directories of a renamed directory are
 	Metacopy string // the file has its metadata in this layer and its data in a lower one
 	Nlink    string // how many names an indexed file has in the union, see package cow
+	ProtAttr string // how the file is protected: a, i or both, see package cow
 	Upper    string // file handle of the upper root that an index belongs to
 }
 
@@ -32,6 +33,7 @@ func NewXattrNames(user bool) XattrNames {
 		Redirect: prefix + "redirect",
 		Metacopy: prefix + "metacopy",
 		Nlink:    prefix + "nlink",
+		ProtAttr: prefix + "protattr",
 		Upper:    prefix + "upper",
 	}
 }

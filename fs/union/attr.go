@@ -173,6 +173,9 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	if err := fs.maySetAttr(n, in); err != nil {
+		return fs.nodeStatus("setattr", n, err)
+	}
 	size, truncate := in.GetSize()
 	if err := fs.ensureUpper(n, copyUpFor{data: truncate, truncate: truncate && size == 0, caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("setattr", n, err)

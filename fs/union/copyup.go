@@ -82,6 +82,10 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 		return err
 	}
 	brokenLink := !n.isDir() && src.Stat.Nlink > 1 && n.index == nil
+	if src.Flags, err = cow.FlagsOf(src.Ref, &src.Stat); err != nil {
+		return err
+	}
+	n.protected.Store(uint32(src.Flags.Protection())) // which is not asked for before it is of the upper layer
 	opt := cow.Options{NoData: why.truncate, Origin: !brokenLink, Indexed: n.index != nil, Cancelled: why.caller.killed}
 	opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
 	hasData := src.Ref

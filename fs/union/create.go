@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
@@ -91,6 +92,9 @@ func (fs *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	if parent == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	if err := fs.unprotected(parent, cow.Immutable); err != nil {
+		return fs.nodeStatus("tmpfile", parent, err)
+	}
 	if err := fs.ensureUpper(parent, copyUpFor{caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("tmpfile", parent, err)
 	}
@@ -146,6 +150,9 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 		return nil, st, unix.ESTALE
 	}
 	if err := fs.mayMake(c.name); err != nil {
+		return nil, st, err
+	}
+	if err := fs.unprotected(c.parent, cow.Immutable); err != nil {
 		return nil, st, err
 	}
 	if err := fs.ensureUpper(c.parent, copyUpFor{caller: by(c.caller, c.cancel)}); err != nil {

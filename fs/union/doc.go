@@ -40,7 +40,7 @@
 // readlink, attr, xattr, ioctl.
 // lazy.go is copy-up block by block. passthrough.go is how the kernel comes to read and write files without us.
 // redirect.go, metacopy.go, dataonly.go and index.go are what these options add to lookup, rename and copy-up; export.go
-// makes file handles last; owners.go shows ids as others. names.go knows which of many layers to ask. watch.go hears of
+// makes file handles last; protect.go keeps to chattr +i and +a; owners.go shows ids as others. names.go knows which of many layers to ask. watch.go hears of
 // what others do in the lower layers, remember.go says for how long the kernel need not ask, and notify.go makes it
 // forget. serve.go answers the requests that package transport brings, quick.go those that come most; gate.go and
 // handover.go stop it while another union takes the place of this one, observe.go tells who counts; backend.go is the way

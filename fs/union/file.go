@@ -40,6 +40,9 @@ func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	flags := backingFlags(in.Flags)
 	if flags != unix.O_RDONLY {
+		if err := fs.mayOpen(n, in.Flags); err != nil {
+			return fs.nodeStatus("open", n, err)
+		}
 		if err := fs.ensureUpper(n, copyUpFor{data: true, lazy: true, truncate: flags&unix.O_TRUNC != 0, caller: by(&in.InHeader, cancel)}); err != nil {
 			return fs.nodeStatus("open", n, err)
 		}

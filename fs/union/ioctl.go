@@ -40,11 +40,19 @@ func (fs *FS) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out 
 	defer unix.Close(fd)
 	var arg [largestIoctlSize]byte
 	copy(arg[:], inbuf)
+	if in.Cmd == fsIocSetFlags || in.Cmd == fsIocFsSetXattr {
+		if err := fs.protect(n, in.Cmd, arg[:]); err != nil {
+			return fs.nodeStatus("ioctl", n, err)
+		}
+	}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(in.Cmd), uintptr(unsafe.Pointer(&arg))); errno != 0 {
 		return fs.nodeStatus("ioctl", n, errno)
 	}
 	if fs.kernel != nil && (in.Cmd == fsIocSetFlags || in.Cmd == fsIocFsSetXattr) {
 		fs.kernel.forgetAttributes(n.id) // it changed the time
+	}
+	if in.Cmd == fsIocGetFlags || in.Cmd == fsIocFsGetXattr {
+		fs.showProtection(n, in.Cmd, arg[:])
 	}
 	copy(outbuf, arg[:])
 	return fuse.OK

@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
@@ -17,6 +18,12 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		return fuse.ENOENT
 	}
 	if err := fs.mayMake(name); err != nil {
+		return fs.status("link", name, err)
+	}
+	if err := fs.unprotected(n, cow.Immutable|cow.AppendOnly); err != nil {
+		return fs.status("link", name, err)
+	}
+	if err := fs.unprotected(parent, cow.Immutable); err != nil {
 		return fs.status("link", name, err)
 	}
 	for _, up := range []*node{n, parent} {

@@ -146,6 +146,11 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	} else {
 		n.ino.Store(fs.inodeNumber(parent, n, ref, &e.st))
 	}
+	if n.upper.Load() {
+		if err := fs.loadProtection(n); err != nil {
+			return nil, err
+		}
+	}
 	known := fs.nodes.add(n, k)
 	if known == n && n.upper.Load() {
 		if own := fs.mapInode(n.from, e.st.Dev, e.st.Ino); n.ino.Load() != own && !fs.nodes.borrow(n) {

@@ -28,6 +28,8 @@ type node struct {
 	ino   atomic.Uint64 // what st_ino shows
 	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
 
+	protected atomic.Uint32 // a cow.Protection, of a node of the upper layer: see protect.go
+
 	writers atomic.Int32 // files of it that are open for writing
 	unseen  atomic.Int32 // how many of them may change it without the kernel taking note: see passthrough.go
 
@@ -289,7 +291,7 @@ func (t *table) borrow(n *node) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ino := n.ino.Load()
-	if t.byIno[ino] == nil {
+	if other := t.byIno[ino]; other == nil || !other.keyed { // or n is the other, looked up anew
 		t.byIno[ino] = n
 	}
 	return t.byIno[ino] == n

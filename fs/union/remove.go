@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/whiteout"
 )
@@ -24,6 +25,9 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 	parent := fs.node(parentID)
 	if parent == nil {
 		return unix.ESTALE
+	}
+	if err := fs.unprotected(parent, cow.Immutable|cow.AppendOnly); err != nil {
+		return err
 	}
 	if err := fs.ensureUpper(parent, copyUpFor{caller: c}); err != nil {
 		return err
@@ -46,6 +50,9 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 		return unix.EISDIR
 	case !e.isDir() && dir:
 		return unix.ENOTDIR
+	}
+	if err := fs.entryUnprotected(parent, name, &e); err != nil {
+		return err
 	}
 	if dir {
 		return fs.removeDir(parent, name, &e)

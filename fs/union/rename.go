@@ -5,6 +5,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/cow"
 )
 
 // Rename implements fuse.RawFileSystem.
@@ -78,6 +80,9 @@ func (r *rename) prepare(c caller) error {
 	if r.from.node == nil {
 		return unix.ENOENT
 	}
+	if err := r.unprotected(); err != nil {
+		return err
+	}
 	moved := []*node{r.from.node}
 	if r.exchange {
 		if r.to.node == nil {
@@ -102,6 +107,27 @@ func (r *rename) prepare(c caller) error {
 	}
 	for _, n := range []*end{&r.from, &r.to} {
 		if err := r.fs.indexName(n.parent, n.name, copyUpFor{caller: c}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unprotected returns EPERM if something is protected that the rename would change, as may_delete and may_create do.
+func (r *rename) unprotected() error {
+	const grows, any = cow.Immutable, cow.Immutable | cow.AppendOnly
+	intoWay := grows
+	if r.to.node != nil && !r.keep { // something there goes
+		intoWay = any
+		if err := r.fs.unprotected(r.to.node, any); err != nil {
+			return err
+		}
+	}
+	for _, c := range []struct {
+		n    *node
+		ways cow.Protection
+	}{{r.from.parent, any}, {r.from.node, any}, {r.to.parent, intoWay}} {
+		if err := r.fs.unprotected(c.n, c.ways); err != nil {
 			return err
 		}
 	}

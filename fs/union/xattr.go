@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
@@ -103,6 +104,9 @@ func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	if len(disk) > unix.NAME_MAX {                          // XATTR_NAME_MAX is the same; the escape made it too long
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
+	if err := fs.unprotected(n, cow.Immutable|cow.AppendOnly); err != nil {
+		return fs.nodeStatus("setxattr", n, err)
+	}
 	if err := fs.ensureUpper(n, copyUpFor{xattr: true, caller: by(&in.InHeader, cancel)}); err != nil {
 		return fs.nodeStatus("setxattr", n, err)
 	}
@@ -137,6 +141,9 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr st
 	}
 	if fs.forbidden(attr) {
 		return fuse.EPERM
+	}
+	if err := fs.unprotected(n, cow.Immutable|cow.AppendOnly); err != nil {
+		return fs.nodeStatus("removexattr", n, err)
 	}
 	if !n.upper.Load() {
 		err := n.use(func(r layer.Ref) error {

@@ -59,6 +59,16 @@ func Clone(dst, src int) bool {
 	return try("ioctl", func() error { return unix.IoctlFileClone(dst, src) }) == nil
 }
 
+// FileFlags is FS_IOC_GETFLAGS, what lsattr(1) shows.
+func FileFlags(fd int) (flags uint32, err error) {
+	return try1("ioctl", func() (uint32, error) { return unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS) })
+}
+
+// SetFileFlags is FS_IOC_SETFLAGS, what chattr(1) does.
+func SetFileFlags(fd int, flags uint32) error {
+	return try("ioctl", func() error { return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags)) })
+}
+
 type copier struct {
 	dst, src  int
 	cancelled func() bool

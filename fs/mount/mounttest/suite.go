@@ -33,6 +33,7 @@ var suite = []struct {
 	{"metacopies", metacopies},
 	{"dataonly", dataonly},
 	{"attr", attr},
+	{"protected", protected},
 	{"times", times},
 	{"xattr", xattrs},
 	{"userxattr", userxattr},
