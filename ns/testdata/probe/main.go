@@ -70,6 +70,17 @@ func run(command string, args []string) error {
 			err := os.WriteFile(name, []byte("x"), 0o600)
 			fmt.Println(name, err == nil, err)
 		}
+	case "mount": // DIR: a tmpfs there, shared with all peers; sleep
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED, ""); err != nil {
+			return err
+		}
+		if err := syscall.Mount("tmpfs", args[0], "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		return run("sleep", nil)
+	case "typed": // type into the terminal on standard input (TIOCSTI)
+		_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, 0, syscall.TIOCSTI, uintptr(unsafe.Pointer(&[]byte("x")[0])))
+		fmt.Println("TIOCSTI", errnoName(errno))
 	case "attack": // try what the filter of system calls denies, and a few that it does not
 		return attack()
 	case "overwrite": // FILE: open it for writing, in the ways that there are
