@@ -15,7 +15,7 @@ import (
 // ovl_map_dev_ino with xino=on.
 func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint64 {
 	if !n.upper.Load() {
-		return fs.mapInode(n.from, st.Dev, st.Ino)
+		return fs.mapInode(fs.layerOf(n), st.Dev, st.Ino)
 	}
 	if n.isDir() {
 		if len(n.dir.lowers) > 0 {
@@ -25,7 +25,7 @@ func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint6
 				return fs.mapInode(lower.Layer(), below.Dev, below.Ino)
 			}
 		}
-		return fs.mapInode(n.from, st.Dev, st.Ino)
+		return fs.mapInode(fs.layerOf(n), st.Dev, st.Ino)
 	}
 	if parent != nil && (parent.dir.impure.Load() || n.index != nil) {
 		if lower, ok := fs.origins.Find(ref, fs.stack.Xattr); ok {
@@ -36,7 +36,7 @@ func (fs *FS) inodeNumber(parent, n *node, ref layer.Ref, st *unix.Stat_t) uint6
 			}
 		}
 	}
-	return fs.mapInode(n.from, st.Dev, st.Ino)
+	return fs.mapInode(fs.layerOf(n), st.Dev, st.Ino)
 }
 
 // mapInode makes the inode number of an object of one layer unique among all.

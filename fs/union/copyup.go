@@ -73,9 +73,10 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	if err := fs.findDeferred(n); err != nil {
 		return err
 	}
-	src := cow.Source{Layer: n.from, Override: fs.overrideOf(n.from)}
+	var src cow.Source
 	err = n.use(func(r layer.Ref) error { // it stays where it is: only copy-up moves a lower node
-		src.Ref = r
+		src.Ref, src.Layer = r, fs.layerOf(n)
+		src.Override = fs.overrideOf(src.Layer)
 		return fs.stat(src.Layer, r, &src.Stat)
 	})
 	if err != nil {
@@ -90,7 +91,7 @@ func (fs *FS) copyUp(n *node, why copyUpFor) (err error) {
 	opt.Metacopy = fs.stack.Spec.Options.Metacopy && !why.data && n.kind == unix.S_IFREG && src.Stat.Size > 0
 	hasData := src.Ref
 	if n.meta.Load() { // its layer was the upper one of another union, or it has its data in a data-only layer
-		src.Data = layer.RefFD(n.data)
+		src.Data = layer.RefFD(int(n.data))
 		hasData = src.Data
 	}
 	if why.lazy && fs.mayBeLazy(n, &src, opt) {
@@ -143,8 +144,8 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data i
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	parent, name := n.place()
-	parent.entriesMu.Lock()
-	defer parent.entriesMu.Unlock()
+	parent.dir.entriesMu.Lock()
+	defer parent.dir.entriesMu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
@@ -153,7 +154,7 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data i
 			return unix.ENOENT
 		}
 		keep = true
-		n.pin = pin
+		n.pin = int32(pin)
 		n.setData(data)
 		n.upper.Store(true)
 		return nil
@@ -195,7 +196,7 @@ func (fs *FS) publishCopy(n *node, staged *layer.Staged, brokenLink bool, data i
 
 // publishIn links a copy into the upper directory of parent, whose times a copy-up does not change.
 //
-// Precondition: parent.entriesMu is held.
+// Precondition: parent.dir.entriesMu is held.
 func (fs *FS) publishIn(parent *node, name string, staged *layer.Staged, origin bool) error {
 	dir := parent.dir.upper.Load()
 	if origin {

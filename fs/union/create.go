@@ -128,7 +128,7 @@ func (fs *FS) unnamedNode(parent *node, fd int) (*node, unix.Stat_t, error) {
 	if err != nil {
 		return nil, st, err
 	}
-	n := &node{kind: unix.S_IFREG, parent: parent, pin: pin, dead: true, linkable: true, from: fs.stack.Upper}
+	n := &node{kind: unix.S_IFREG, parent: parent, pin: int32(pin), dead: true, linkable: true}
 	n.upper.Store(true)
 	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 	return fs.nodes.add(n, keyOf(&st)), st, nil
@@ -160,8 +160,8 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	c.parent.entriesMu.Lock()
-	defer c.parent.entriesMu.Unlock()
+	c.parent.dir.entriesMu.Lock()
+	defer c.parent.dir.entriesMu.Unlock()
 	if c.parent.isDead() {
 		return nil, st, unix.ENOENT
 	}
@@ -192,7 +192,7 @@ func (fs *FS) newNode(parent *node, name string) (*node, unix.Stat_t, error) {
 	if err := fs.statUpper(parent.dir.upper.Load().At(name), &st); err != nil {
 		return nil, st, err
 	}
-	n := &node{kind: st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: fs.stack.Upper}
+	n := &node{kind: st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1}
 	n.upper.Store(true)
 	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
 	return fs.nodes.add(n, keyOf(&st)), st, nil

@@ -18,7 +18,7 @@ func (m *merger) mayDefer(redirect string, on *layer.Layer) bool {
 
 // findDeferred finds the data of n in the data-only layers, if they were not needed before.
 func (fs *FS) findDeferred(n *node) error {
-	if n.deferred == "" || !n.meta.Load() {
+	if n.deferred == nil || !n.meta.Load() {
 		return nil
 	}
 	n.mu.Lock()
@@ -29,12 +29,12 @@ func (fs *FS) findDeferred(n *node) error {
 	err := error(unix.ENOENT)
 	for _, l := range fs.stack.Data {
 		var fd int
-		if fd, err = openData(l, n.deferred); err == nil {
-			n.data = fd
+		if fd, err = openData(l, *n.deferred); err == nil {
+			n.data = int32(fd)
 			return nil
 		}
 	}
-	fs.log.Printf("%q has its data at %q in a data-only layer, and they cannot be found: %v", n.name, n.deferred, err)
+	fs.log.Printf("%q has its data at %q in a data-only layer, and they cannot be found: %v", n.name, *n.deferred, err)
 	return err
 }
 

@@ -20,7 +20,7 @@
 //	file.mu                one open file
 //	  node.copyMu          one copy-up of the node at a time; the only lock that is held while bytes are copied
 //	    FS.renameMu        R for whatever changes or reads names, W for rename; guards node.parent and node.name
-//	      node.entriesMu   the entries of one directory: R to look up and list, W to change
+//	      directory.entriesMu   the entries of one directory: R to look up and list, W to change
 //	        indexed.mu     how many names a file in the index has
 //	        node.mu        where the node is found: R while it is being used, W to change it
 //	          names.mu     leaf

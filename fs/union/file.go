@@ -81,14 +81,22 @@ func (fs *FS) openLate(n *node, flags int) (f *file, now cacheStamp, err error) 
 		return nil, now, nil
 	}
 	var st unix.Stat_t
-	if err := n.statData(&st); err != nil {
+	ours := false // no local file system refuses root a file
+	err = n.use(func(r layer.Ref) error {
+		ours = fs.stack.Privileged && fs.layerOf(n).Local
+		if n.meta.Load() {
+			r = layer.RefFD(int(n.data))
+		}
+		return r.Stat(&st)
+	})
+	if err != nil {
 		return nil, now, err
 	}
 	if !n.meta.Load() && !fs.nodes.stands(n, &st) {
 		return nil, now, unix.ESTALE // another file is in its place by now: the kernel's client looks it up again
 	}
 	const readable = unix.S_IRUSR | unix.S_IRGRP | unix.S_IROTH
-	if !(fs.stack.Privileged && n.from.Local) && st.Mode&readable != readable {
+	if !ours && st.Mode&readable != readable {
 		return nil, now, nil
 	}
 	return &file{node: n, fd: -1, lower: inode{st.Dev, st.Ino}}, lowerStamp(&st), nil
@@ -139,16 +147,6 @@ func (fs *FS) replyOpen(f *file, out *fuse.OpenOut) {
 // inode is an object of a file system.
 type inode struct{ dev, ino uint64 }
 
-// statData describes the file that has the data of n.
-func (n *node) statData(st *unix.Stat_t) error {
-	return n.use(func(r layer.Ref) error {
-		if n.meta.Load() {
-			r = layer.RefFD(n.data)
-		}
-		return r.Stat(st)
-	})
-}
-
 // openNode opens the data of a node, and tells whether they are of the upper layer: then they stay where they are.
 func openNode(n *node, flags int) (fd int, upper bool, err error) {
 	if n.filling() != nil && flags&unix.O_TRUNC == 0 {
@@ -157,7 +155,7 @@ func openNode(n *node, flags int) (fd int, upper bool, err error) {
 	err = n.use(func(r layer.Ref) (err error) {
 		upper = n.upper.Load() && !n.meta.Load()
 		if n.meta.Load() && flags == unix.O_RDONLY {
-			r = layer.RefFD(n.data)
+			r = layer.RefFD(int(n.data))
 		}
 		fd, err = r.Open(flags | unix.O_NONBLOCK) // a FIFO or device that took the place of the file must not hang us
 		return err

@@ -86,6 +86,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		fs.origins.Close()
 		return nil, err
 	}
+	fs.nodes.shrunk = reclaim.start
 	fs.passing.Store(int32(fs.initialPassing()))
 	return fs, nil
 }
@@ -129,7 +130,6 @@ func (fs *FS) openRoot() error {
 	}
 	root := &node{id: rootID, kind: unix.S_IFDIR, pin: -1, dir: d, lookups: 1, keyed: true, key: keyOf(&st)}
 	root.upper.Store(fs.stack.Upper != nil)
-	root.from = tops[0].Layer()
 	root.ino.Store(fs.inodeNumber(nil, root, tops[0].Self(), &st))
 	fs.nodes.byID[rootID] = root
 	fs.nodes.byKey[root.key] = root

@@ -221,7 +221,7 @@ func (fs *FS) pinOpen() {
 		n.mu.Lock()
 		if n.pin < 0 && !n.isDir() && n.upper.Load() {
 			if pin, err := n.refLocked().OpenPath(); err == nil {
-				n.pin = pin
+				n.pin = int32(pin)
 			}
 		}
 		n.mu.Unlock()

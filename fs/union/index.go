@@ -108,7 +108,7 @@ func (fs *FS) reached(n, parent *node, name string, e *entry) {
 	}
 	n.index.unlinked = e.where == inLower
 	if !n.upper.Load() {
-		n.lower = e.dir.At(name)
+		n.in = e.dir
 	}
 	n.name = name
 	if n.parent != parent {
@@ -181,8 +181,8 @@ func (fs *FS) linkUp(n, parent *node, name string, why copyUpFor) error {
 	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.Lock()
-	defer parent.entriesMu.Unlock()
+	parent.dir.entriesMu.Lock()
+	defer parent.dir.entriesMu.Unlock()
 	e, err := fs.resolve(parent, name)
 	switch {
 	case err != nil:
@@ -204,7 +204,7 @@ func (fs *FS) linkUp(n, parent *node, name string, why copyUpFor) error {
 
 // linkUpLocked does the linking.
 //
-// Precondition: parent.entriesMu is held.
+// Precondition: parent.dir.entriesMu is held.
 func (fs *FS) linkUpLocked(n, parent *node, name string) error {
 	x := n.index
 	x.mu.Lock()
@@ -264,8 +264,8 @@ func (fs *FS) indexName(parent *node, name string, why copyUpFor) error {
 func (fs *FS) indexedNode(parent *node, name string) (*node, error) {
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.RLock()
-	defer parent.entriesMu.RUnlock()
+	parent.dir.entriesMu.RLock()
+	defer parent.dir.entriesMu.RUnlock()
 	e, err := fs.resolve(parent, name)
 	if err != nil || !e.exists() || e.isDir() || e.where == inLower && e.link == nil {
 		return nil, err
@@ -330,7 +330,7 @@ func (fs *FS) pinIndexed(n *node) error {
 	}
 	pin, err := n.refLocked().OpenPath()
 	if err == nil {
-		n.pin = pin
+		n.pin = int32(pin)
 	}
 	return err
 }

@@ -385,8 +385,8 @@ func (fs *FS) searchLazy(n *node) {
 func (fs *FS) lookupChild(parent *node, name string) *node {
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.RLock()
-	defer parent.entriesMu.RUnlock()
+	parent.dir.entriesMu.RLock()
+	defer parent.dir.entriesMu.RUnlock()
 	n, _, err := fs.lookupLocked(parent, name)
 	if err != nil {
 		return nil

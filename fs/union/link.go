@@ -54,8 +54,8 @@ func (n *node) mayLink() bool {
 func (fs *FS) link(parent *node, name string, n *node) (*node, unix.Stat_t, error) {
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.Lock()
-	defer parent.entriesMu.Unlock()
+	parent.dir.entriesMu.Lock()
+	defer parent.dir.entriesMu.Unlock()
 	var none unix.Stat_t
 	if parent.isDead() {
 		return nil, none, unix.ENOENT
@@ -109,7 +109,7 @@ func (fs *FS) revive(n, parent *node, name string) {
 		return
 	}
 	if n.pin >= 0 {
-		unix.Close(n.pin)
+		unix.Close(int(n.pin))
 		n.pin = -1
 	}
 	n.dead, n.linkable = false, false

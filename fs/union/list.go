@@ -10,7 +10,7 @@ import (
 
 // listLocked returns the entries that the directory shows: to a user, or for a purpose of ours.
 //
-// Precondition: n.entriesMu is held.
+// Precondition: n.dir.entriesMu is held.
 func (fs *FS) listLocked(n *node, user bool) ([]dirent, error) {
 	l := lister{fs: fs, node: n, user: user}
 	err := l.list()
@@ -23,7 +23,7 @@ func (fs *FS) listLocked(n *node, user bool) ([]dirent, error) {
 // unmarkImpure removes the mark of markImpure from a directory that was read, and had no entry for which it is needed: best
 // effort, as in ovl_dir_read_impure.
 //
-// Precondition: n.entriesMu is held, so that no such entry arrives.
+// Precondition: n.dir.entriesMu is held, so that no such entry arrives.
 func (fs *FS) unmarkImpure(n *node) {
 	if fs.writable() == nil && n.dir.upper.Load().Self().Removexattr(fs.stack.Xattr.Impure) == nil {
 		n.dir.impure.Store(false)
@@ -141,16 +141,20 @@ func (l *lister) inode(dir *layer.Dir, name string, st *unix.Stat_t, upper bool)
 	if n := l.fs.nodes.find(keyOf(st), false); n != nil {
 		return n.ino.Load()
 	}
-	n := &node{kind: st.Mode & unix.S_IFMT, pin: -1, from: dir.Layer()}
-	n.upper.Store(upper)
+	own := l.fs.mapInode(dir.Layer(), st.Dev, st.Ino)
+	if !upper {
+		return own
+	}
+	n := &node{kind: st.Mode & unix.S_IFMT, pin: -1}
+	n.upper.Store(true)
 	if n.kind == unix.S_IFDIR {
 		var err error
 		if n.dir, _, err = l.fs.openDirectory(l.node, name, &entry{where: inUpper, st: *st, dir: dir}); err != nil {
-			return l.fs.mapInode(dir.Layer(), st.Dev, st.Ino) // whoever looks it up will be told why
+			return own // whoever looks it up will be told why
 		}
 		defer n.close()
 	}
-	ino, own := l.fs.inodeNumber(l.node, n, dir.At(name), st), l.fs.mapInode(dir.Layer(), st.Dev, st.Ino)
+	ino := l.fs.inodeNumber(l.node, n, dir.At(name), st)
 	if ino != own && l.fs.nodes.borrowed(ino) {
 		return own
 	}

@@ -66,8 +66,8 @@ func (fs *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out 
 	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.RLock()
-	defer parent.entriesMu.RUnlock()
+	parent.dir.entriesMu.RLock()
+	defer parent.dir.entriesMu.RUnlock()
 
 	n, st, err := fs.lookupLocked(parent, name)
 	if err == unix.ENOENT {
@@ -84,7 +84,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out 
 // lookupLocked returns the node of a name, with one lookup of the kernel counted, and the attributes of its topmost
 // object. ENOENT if no layer has it.
 //
-// Preconditions: FS.renameMu and parent.entriesMu are held.
+// Preconditions: FS.renameMu and parent.dir.entriesMu are held.
 func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error) {
 	e, err := fs.resolve(parent, name)
 	if err != nil {
@@ -103,7 +103,7 @@ func (fs *FS) lookupLocked(parent *node, name string) (*node, unix.Stat_t, error
 
 // nodeOf returns the node of an entry that exists, with one lookup of the kernel counted. Like ovl_get_inode.
 //
-// Preconditions: FS.renameMu and parent.entriesMu are held; e is fs.resolve(parent, name).
+// Preconditions: FS.renameMu and parent.dir.entriesMu are held; e is fs.resolve(parent, name).
 func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	k := entryKey(parent, name, e)
 	switch n := fs.nodes.find(k, true); {
@@ -121,7 +121,7 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 		}
 		return n, nil
 	}
-	n := &node{kind: e.st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1, from: e.dir.Layer()}
+	n := &node{kind: e.st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1}
 	n.upper.Store(e.where == inUpper || e.link != nil && e.link.up)
 	ref := e.dir.At(name)
 	switch {
@@ -131,7 +131,7 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 			return nil, err
 		}
 	case e.where == inLower:
-		n.lower = ref
+		n.in = e.dir
 	}
 	var err error
 	if n.index, err = fs.indexOf(ref, e); err != nil {
@@ -153,7 +153,7 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 	}
 	known := fs.nodes.add(n, k)
 	if known == n && n.upper.Load() {
-		if own := fs.mapInode(n.from, e.st.Dev, e.st.Ino); n.ino.Load() != own && !fs.nodes.borrow(n) {
+		if own := fs.mapInode(fs.layerOf(n), e.st.Dev, e.st.Ino); n.ino.Load() != own && !fs.nodes.borrow(n) {
 			n.ino.Store(own)
 		}
 	}
@@ -169,7 +169,10 @@ func (fs *FS) nodeOf(parent *node, name string, e *entry) (*node, error) {
 
 // follow notes where a node of a lower layer is found now, if somebody renamed it on the host.
 func (fs *FS) follow(n, parent *node, name string, e *entry) {
-	if p, at := n.place(); p == parent && at == name {
+	n.mu.RLock()
+	same := n.parent == parent && n.name == name && (n.isDir() || n.in == e.dir)
+	n.mu.RUnlock()
+	if same {
 		return
 	}
 	n.mu.Lock()
@@ -181,7 +184,7 @@ func (fs *FS) follow(n, parent *node, name string, e *entry) {
 	if n.isDir() {
 		n.dir.lowers[0].Moved(e.dir, name)
 	} else {
-		n.lower = e.dir.At(name)
+		n.in = e.dir
 	}
 	if n.parent != parent {
 		fs.nodes.moved(n, n.parent, parent)
@@ -193,7 +196,7 @@ func (fs *FS) follow(n, parent *node, name string, e *entry) {
 func entryKey(parent *node, name string, e *entry) key {
 	k := keyOf(&e.st)
 	if e.where == inLower && !e.isDir() && e.st.Nlink > 1 && e.link == nil {
-		k.parent, k.name = parent.id, name
+		k = k.named(parent, name)
 	}
 	return k
 }
@@ -205,7 +208,7 @@ func (fs *FS) peek(parent *node, name string, e *entry) *node {
 
 // resolve finds out what the layers have of a name, from the top down. Like ovl_lookup, up to the topmost object.
 //
-// Precondition: parent.entriesMu is held.
+// Precondition: parent.dir.entriesMu is held.
 func (fs *FS) resolve(parent *node, name string) (entry, error) {
 	var e entry
 	if fs.options().AUFSMarks && whiteout.IsAUFS(name) {

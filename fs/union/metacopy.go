@@ -15,7 +15,7 @@ import (
 // findData finds out whether the file n, of which e is the topmost object, is a metacopy, and opens the file that has the
 // data if so. EPERM without metacopy=on, EIO if no layer has the data.
 //
-// Preconditions: FS.renameMu and parent.entriesMu are held; nobody else knows n yet.
+// Preconditions: FS.renameMu and parent.dir.entriesMu are held; nobody else knows n yet.
 func (fs *FS) findData(parent, n *node, e *entry) error {
 	ref, on, next := e.dir.At(n.name), e.dir.Layer(), e.below
 	if e.link != nil && e.link.up {
@@ -37,7 +37,11 @@ func (fs *FS) findData(parent, n *node, e *entry) error {
 	if err != nil {
 		return err
 	}
-	n.redirect, n.deferred = m.redirected, m.deferred
+	n.redirect = m.redirected
+	if m.deferred != "" {
+		where := m.deferred
+		n.deferred = &where
+	}
 	n.setData(data)
 	n.meta.Store(true)
 	return nil
@@ -155,13 +159,13 @@ func (m *merger) nextParent() (*layer.Dir, string, error) {
 // Precondition: n.mu is held, or nobody else knows n yet.
 func (n *node) setData(fd int) {
 	n.closeData()
-	n.data = fd
+	n.data = int32(fd)
 	n.meta.Store(fd >= 0)
 }
 
 func (n *node) closeData() {
 	if n.meta.Load() && n.data >= 0 {
-		unix.Close(n.data)
+		unix.Close(int(n.data))
 	}
 }
 
@@ -191,7 +195,7 @@ func (fs *FS) copyUpData(n *node, why copyUpFor) error {
 		return err
 	}
 	defer unix.Close(dst)
-	if err := fs.fillMetacopy(dst, n.data, why); err != nil { // only a copy-up changes n.data
+	if err := fs.fillMetacopy(dst, int(n.data), why); err != nil { // only a copy-up changes n.data
 		return err
 	}
 	n.mu.Lock()

@@ -1,6 +1,7 @@
 package union
 
 import (
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -11,49 +12,48 @@ import (
 	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
-// node is one file, directory or other object of the union.
+// node is one file, directory or other object of the union. There may be millions, so what few of them need is elsewhere, and
+// the fields are in an order that leaves no gaps: see TestNodeSize.
 type node struct {
-	id   uint64 // the FUSE node id; never used again after the node is gone
-	kind uint32 // S_IFDIR, S_IFREG, ...; never changes
+	id    uint64      // the FUSE node id; never used again after the node is gone
+	kind  uint32      // S_IFDIR, S_IFREG, ...; never changes
+	upper atomic.Bool // whether the node is of the upper layer; set under mu, never cleared
 
 	lookups  uint64 // references of the kernel; guarded by table.mu
-	children int    // nodes whose parent this is; guarded by table.mu
 	key      key    // under which the table finds the node; guarded by table.mu
+	children int32  // nodes whose parent this is; guarded by table.mu
 	keyed    bool   // whether it is in the table under key; guarded by table.mu
 	kept     bool   // whether it is in a queue of the table: see export.go; guarded by table.mu
 
-	copyMu    sync.Mutex   // see the package comment
-	entriesMu sync.RWMutex // of a directory
-
-	ino   atomic.Uint64 // what st_ino shows
-	upper atomic.Bool   // whether the node is of the upper layer; set under mu, never cleared
+	dead     bool // it has no name in the union; guarded by mu
+	linkable bool // it never had one and may get one: O_TMPFILE; guarded by mu
 
 	protected atomic.Uint32 // a cow.Protection, of a node of the upper layer: see protect.go
 
 	writers atomic.Int32 // files of it that are open for writing
 	unseen  atomic.Int32 // how many of them may change it without the kernel taking note: see passthrough.go
 
-	fileIO atomic.Pointer[fileIO] // of a regular file that was opened, else nil
+	ino    atomic.Uint64          // what st_ino shows
+	fileIO atomic.Pointer[fileIO] // of a regular file that was opened, or a link that was read, else nil
+	copyMu sync.Mutex             // see the package comment
 
-	mu       sync.RWMutex
-	parent   *node     // nil for the root; it is kept while it has children
-	name     string    // the name in parent by which the node is reached
-	lower    layer.Ref // where a node of a lower layer is found; not for directories
-	from     *layer.Layer
-	pin      int  // O_PATH descriptor by which the node is reached instead, once it has lost its name; or -1
-	dead     bool // it has no name in the union
-	linkable bool // it never had one and may get one: O_TMPFILE
+	mu     sync.RWMutex
+	parent *node      // nil for the root; it is kept while it has children
+	name   string     // the name in parent by which the node is reached
+	in     *layer.Dir // where a node of a lower layer has that name; nil for a directory
+	pin    int32      // O_PATH descriptor by which the node is reached instead, once it has lost its name; or -1
+	data   int32      // see meta
+
+	dir   *directory // of a directory, else nil
+	index *indexed   // of a lower file of several names, and its copy, with index=on; else nil
+
+	// meta says that the topmost layer has the metadata of a file, and data, a descriptor (O_PATH) that mu guards, is of
+	// the lower file that has the data. If they are in a data-only layer, deferred says where, and data is -1 until they
+	// are needed. Lazy is of such a file that is being filled, or was; see lazy.go.
+	meta     atomic.Bool
 	origin   bool // it may be a copy of a lower object
-
-	dir *directory // of a directory, else nil
-
-	index *indexed // of a lower file of several names, and its copy, with index=on; else nil
-
-	meta atomic.Bool              // a file of which the topmost layer has the metadata and data has the data
-	lazy atomic.Pointer[lazyFile] // of such a file that is being filled, or was; see lazy.go
-	data int                      // descriptor (O_PATH) of the lower file with the data, while meta is set; guarded by mu
-
-	deferred string // where the data are in a data-only layer, of which data is -1 until they are needed
+	lazy     atomic.Pointer[lazyFile]
+	deferred *string
 
 	// redirect is where the lower directories were looked for, or the data of a file, if not under the name in
 	// this directory: another name, or a path from the root of the union if it begins with a slash. Guarded by
@@ -63,6 +63,8 @@ type node struct {
 
 // directory is what a directory node holds.
 type directory struct {
+	entriesMu sync.RWMutex // see the package comment
+
 	upper  atomic.Pointer[layer.Dir] // nil until copied up
 	lowers []*layer.Dir              // the topmost first; does not change
 	impure atomic.Bool               // the upper directory is marked: some of its entries may have an origin
@@ -105,13 +107,13 @@ func (n *node) refLocked() layer.Ref {
 	case n.dir != nil:
 		return n.dir.top().Self()
 	case n.pin >= 0:
-		return layer.RefFD(n.pin)
+		return layer.RefFD(int(n.pin))
 	case n.upper.Load() && n.index != nil:
 		return n.index.entry
 	case n.upper.Load():
 		return n.parent.dir.upper.Load().At(n.name)
 	default:
-		return n.lower
+		return n.in.At(n.name)
 	}
 }
 
@@ -136,7 +138,7 @@ func (n *node) addBlocks(st *unix.Stat_t) error {
 		return nil
 	}
 	var data unix.Stat_t
-	if err := layer.RefFD(n.data).Stat(&data); err != nil {
+	if err := layer.RefFD(int(n.data)).Stat(&data); err != nil {
 		return err
 	}
 	st.Blocks = data.Blocks
@@ -164,7 +166,7 @@ func (n *node) close() {
 		io.backing.close()
 	}
 	if n.pin >= 0 {
-		unix.Close(n.pin)
+		unix.Close(int(n.pin))
 	}
 	n.closeData()
 	if l := n.lazy.Load(); l != nil {
@@ -183,14 +185,26 @@ func (n *node) close() {
 }
 
 // key is what a node is found under: the identity of its topmost object. A lower file of several names that are not
-// kept together by an index is a file of its own under each of them (ovl_hash_bylower), so its key has the name too.
+// kept together by an index is a file of its own under each of them (ovl_hash_bylower), so its key has a hash of the name,
+// too: two names of one file that have the same are one file, as they are in their layer, until it is copied up.
 type key struct {
-	dev, ino uint64
-	parent   uint64
-	name     string
+	ino  uint64
+	dev  uint32 // new_encode_dev in linux/kdev_t.h: all of it
+	name uint32
 }
 
-func keyOf(st *unix.Stat_t) key { return key{dev: st.Dev, ino: st.Ino} }
+func keyOf(st *unix.Stat_t) key { return key{ino: st.Ino, dev: uint32(st.Dev)} }
+
+var keySeed = maphash.MakeSeed()
+
+// named is the key for one of several names.
+func (k key) named(parent *node, name string) key {
+	k.name = uint32(maphash.Comparable(keySeed, struct {
+		parent uint64
+		name   string
+	}{parent.id, name})) | 1
+	return k
+}
 
 // table knows all nodes.
 type table struct {
@@ -199,6 +213,9 @@ type table struct {
 	byID  map[uint64]*node
 	byKey map[key]*node
 	byIno map[uint64]*node // those that show the number of a lower object: see borrow
+
+	most   int    // how many nodes there were since the maps were made
+	shrunk func() // called when most of them are gone, with mu held
 
 	named, pinned kept // what is kept with nfs_export=on; empty without
 }
@@ -248,6 +265,7 @@ func (t *table) add(n *node, k key) *node {
 	n.key, n.keyed = k, true
 	t.byID[n.id] = n
 	t.byKey[k] = n
+	t.most = max(t.most, len(t.byID))
 	if n.parent != nil {
 		n.parent.children++
 	}
@@ -271,7 +289,8 @@ func (t *table) lazy() (list []*lazyFile) {
 func (t *table) stands(n *node, st *unix.Stat_t) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return n.key.dev == st.Dev && n.key.ino == st.Ino
+	k := keyOf(st)
+	return n.key.dev == k.dev && n.key.ino == k.ino
 }
 
 // rekey makes n known under another key.
@@ -336,8 +355,33 @@ func (t *table) forget(id, lookups uint64) {
 	}
 	n.lookups -= min(n.lookups, lookups)
 	gone := append(t.drop(n), t.expire()...)
+	t.shrink()
 	t.mu.Unlock()
 	closeAll(gone)
+}
+
+// shrink makes the maps anew once most of what they had is gone: a map never gets smaller.
+//
+// Precondition: t.mu is held.
+func (t *table) shrink() {
+	const (
+		worthIt = 1 << 14 // nodes
+		part    = 8
+	)
+	if t.most < worthIt || len(t.byID) > t.most/part {
+		return
+	}
+	t.most = len(t.byID)
+	t.byID, t.byKey, t.byIno = remade(t.byID), remade(t.byKey), remade(t.byIno)
+	if t.shrunk != nil {
+		t.shrunk()
+	}
+}
+
+func remade[K comparable, V any](m map[K]V) map[K]V {
+	small := make(map[K]V, len(m))
+	maps.Copy(small, m)
+	return small
 }
 
 // drop removes n from the table if nothing refers to it, then its parent if that was there for n alone, and so on, but

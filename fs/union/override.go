@@ -176,12 +176,16 @@ func (fs *FS) overrideStatx(n *node, r layer.Ref, stx *unix.Statx_t) error {
 
 // layerOf is the layer of the topmost object of n.
 //
-// Precondition: n.mu is held.
+// Precondition: n.mu is held, or nobody else knows n yet.
 func (fs *FS) layerOf(n *node) *layer.Layer {
-	if n.upper.Load() {
+	switch {
+	case n.upper.Load():
 		return fs.stack.Upper
+	case n.dir != nil:
+		return n.dir.lowers[0].Layer()
+	default:
+		return n.in.Layer()
 	}
-	return n.from
 }
 
 // xattrToDisk is the name under which the attribute of n that a user calls attr is kept.

@@ -215,8 +215,8 @@ func (fs *FS) split(n *node) {
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	parent, name := n.place()
-	parent.entriesMu.Lock()
-	defer parent.entriesMu.Unlock()
+	parent.dir.entriesMu.Lock()
+	defer parent.dir.entriesMu.Unlock()
 	if n.isDead() || fs.pinBefore(n, parent, name) != nil {
 		return // it will be tried again
 	}

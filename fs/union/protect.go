@@ -39,11 +39,11 @@ func (fs *FS) unprotected(n *node, ways cow.Protection) error {
 
 // entryUnprotected returns EPERM if e, the entry name of parent, is protected.
 //
-// Precondition: parent.entriesMu is held.
+// Precondition: parent.dir.entriesMu is held.
 func (fs *FS) entryUnprotected(parent *node, name string, e *entry) error {
 	n := fs.peek(parent, name, e)
 	if n == nil { // which the kernel has looked up, as a rule
-		n = &node{kind: e.st.Mode & unix.S_IFMT, pin: -1, parent: parent, name: name, lower: e.dir.At(name)}
+		n = &node{kind: e.st.Mode & unix.S_IFMT, pin: -1, parent: parent, name: name, in: e.dir}
 		if e.where == inUpper {
 			n.upper.Store(true)
 			if err := fs.loadProtection(n); err != nil {

@@ -61,8 +61,8 @@ func (e *dirent) forKernel() fuse.DirEntry {
 func (fs *FS) plus(parent *node, name string, slot *fuse.EntryOut, out *fuse.DirEntryList) {
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.RLock()
-	defer parent.entriesMu.RUnlock()
+	parent.dir.entriesMu.RLock()
+	defer parent.dir.entriesMu.RUnlock()
 	n, st, err := fs.lookupLocked(parent, name)
 	if err != nil {
 		return
@@ -192,8 +192,8 @@ func (fs *FS) read(n *node) ([]dirent, error) {
 		{name: ".", ino: n.ino.Load(), typ: unix.DT_DIR, off: 1},
 		{name: "..", ino: parent.ino.Load(), typ: unix.DT_DIR, off: 2},
 	}
-	n.entriesMu.RLock()
-	defer n.entriesMu.RUnlock()
+	n.dir.entriesMu.RLock()
+	defer n.dir.entriesMu.RUnlock()
 	if n.isDead() {
 		return entries, nil
 	}

@@ -16,7 +16,7 @@ const maxRedirect = 256
 //
 // Precondition: FS.renameMu is held for writing.
 func (fs *FS) setRedirect(n *node, sameDirectory bool) error {
-	if !n.isDir() && n.data >= 0 && manyNames(n.data) {
+	if !n.isDir() && n.data >= 0 && manyNames(int(n.data)) {
 		sameDirectory = false // another name may be in another directory (ovl_need_absolute_redirect)
 	}
 	if old := n.redirect; old != "" && (sameDirectory || old[0] == '/') {

@@ -37,8 +37,8 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 	}
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
-	parent.entriesMu.Lock()
-	defer parent.entriesMu.Unlock()
+	parent.dir.entriesMu.Lock()
+	defer parent.dir.entriesMu.Unlock()
 
 	e, err := fs.resolve(parent, name)
 	switch {
@@ -63,7 +63,7 @@ func (fs *FS) remove(c caller, parentID uint64, name string, dir bool) error {
 // loseFile does what takes a name from the file that is the entry e of parent: to remove it, or to put something else
 // in its place.
 //
-// Preconditions: FS.renameMu is held, and parent.entriesMu for writing, or the former for writing; fs.indexName was called.
+// Preconditions: FS.renameMu is held, and parent.dir.entriesMu for writing, or the former for writing; fs.indexName was called.
 func (fs *FS) loseFile(parent *node, name string, e *entry, remove func() error) error {
 	victim := fs.peek(parent, name, e)
 	if fs.index != nil && (e.link != nil || e.st.Nlink > 1) {
@@ -113,8 +113,8 @@ func (fs *FS) removeDir(parent *node, name string, e *entry) error {
 		return err
 	}
 	defer fs.nodes.forget(n.id, 1)
-	n.entriesMu.Lock()
-	defer n.entriesMu.Unlock()
+	n.dir.entriesMu.Lock()
+	defer n.dir.entriesMu.Unlock()
 	if err := fs.emptyLocked(n); err != nil {
 		if fs.frozen(parent) || fs.frozen(n) {
 			return unix.EPERM // what the VFS looks at first (may_delete)
@@ -170,7 +170,7 @@ func (fs *FS) removeEmptyDir(parent *node, name string, e *entry, n *node) error
 
 // emptyLocked returns ENOTEMPTY if the directory shows any entry. Like ovl_check_empty_dir.
 //
-// Precondition: n.entriesMu is held.
+// Precondition: n.dir.entriesMu is held.
 func (fs *FS) emptyLocked(n *node) error {
 	list, err := fs.listLocked(n, false)
 	if err != nil {
@@ -223,7 +223,7 @@ func (fs *FS) pinBefore(n, parent *node, name string) error {
 	if err != nil {
 		return err
 	}
-	n.pin = pin
+	n.pin = int32(pin)
 	return nil
 }
 

@@ -137,8 +137,8 @@ func (r *rename) unprotected() error {
 func (r *rename) lookup(n *end) error {
 	r.fs.renameMu.RLock()
 	defer r.fs.renameMu.RUnlock()
-	n.parent.entriesMu.RLock()
-	defer n.parent.entriesMu.RUnlock()
+	n.parent.dir.entriesMu.RLock()
+	defer n.parent.dir.entriesMu.RUnlock()
 	node, _, err := r.fs.lookupLocked(n.parent, n.name)
 	if err == unix.ENOENT {
 		return nil
