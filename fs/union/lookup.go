@@ -305,9 +305,11 @@ func (fs *FS) openDirectory(parent *node, name string, e *entry) (d *directory, 
 		d.impure.Store(fs.hasMark(top, fs.stack.Xattr.Impure))
 	} else {
 		d.lowers = append(d.lowers, top)
+		m.size = e.st.Size
 	}
 	lowers, err := m.collect(top)
 	d.lowers = append(d.lowers, lowers...)
+	d.names.size = m.size
 	if err != nil {
 		closeDirectory(d)
 		return nil, "", err
@@ -329,6 +331,7 @@ type merger struct {
 	ended  bool // what was found hides the layers below it
 
 	redirected string // the redirect of the upper object, if it has one
+	size       int64  // of the directories that were found in lower layers
 	deferred   string // where in a data-only layer the data of a file are
 	sealed     bool   // an AUFS mark beside the directory that was found last hides what is below it
 
@@ -559,6 +562,7 @@ func (m *merger) step(in *layer.Dir, name string) (dir *layer.Dir, stop bool, er
 	if m.sealed, err = m.fs.hiddenByAUFS(in, name); err != nil {
 		return nil, false, err
 	}
+	m.size += st.Size
 	dir, err = in.OpenDir(name)
 	return dir, false, err
 }

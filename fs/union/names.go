@@ -21,6 +21,7 @@ import (
 // the directories are not watched. So it answers as the directories would have when the last event was taken note of.
 type names struct {
 	missed atomic.Int64 // how many lower directories were asked in vain
+	size   int64        // of the lower directories together, in bytes, when they were found
 
 	mu      sync.RWMutex
 	heads   map[string]int32 // index into records of the topmost one of a name; doubtful if it was marked
@@ -58,7 +59,7 @@ func (fs *FS) below(d *directory, name string, from int) int {
 	if next, known := d.names.next(name, from); known {
 		return next
 	}
-	if d.names.missed.Load() > int64(4*len(d.lowers)+32) { // to read a directory costs as much as to ask it a few times
+	if d.names.missed.Load() > d.names.patience() {
 		if fs.learnNames(d) == nil {
 			if next, known := d.names.next(name, from); known {
 				return next
@@ -66,6 +67,17 @@ func (fs *FS) below(d *directory, name string, from int) int {
 		}
 	}
 	return from
+}
+
+// patience is how many lower directories are asked in vain before all are read. To read one takes a few times as long as to ask
+// it, and more the larger it is; but many are read at once, while they are asked one after the other, and where they are
+// not in memory it is the disk that takes the time. So it is worth it before a single name was asked of hundreds.
+func (t *names) patience() int64 {
+	const (
+		least   = 32
+		perName = 8 * 4096
+	)
+	return max(least, t.size/perName)
 }
 
 // next is below, if that is known.
