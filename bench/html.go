@@ -4,12 +4,13 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
+	"sync"
 )
 
 //go:embed report.html.tmpl
 var htmlText string
 
-var htmlTemplate = template.Must(template.New("report").Parse(htmlText))
+var htmlTemplate = sync.OnceValue(func() *template.Template { return template.Must(template.New("report").Parse(htmlText)) })
 
 // page is what the HTML report shows.
 type page struct {
@@ -46,5 +47,5 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		}
 		p.Regimes = append(p.Regimes, s)
 	}
-	return htmlTemplate.Execute(w, p)
+	return htmlTemplate().Execute(w, p)
 }

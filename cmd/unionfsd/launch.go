@@ -350,6 +350,8 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 			failed = started()
 		}
 	}
+	kept := make(chan error, 1)
+	go func() { kept <- s.keep() }()
 	if failed != nil {
 		s.inside.Signal(syscall.SIGKILL)
 	}
@@ -372,7 +374,18 @@ func (s *supervisor) attend(started func() error) (code int, err error) {
 			c.Reason = err.Error()
 		}
 	})
-	return code, errors.Join(err, serr)
+	return code, errors.Join(err, <-kept, serr, s.keep())
+}
+
+// keep writes what is known of the container to the disk, for diff to know its layers after a crash of the machine. Of one
+// that removes itself nobody will ask.
+func (s *supervisor) keep() error {
+	if s.Remove {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.home.Keep(s.record)
 }
 
 // update changes what is known of the container.

@@ -3,13 +3,13 @@ package state
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -71,6 +71,7 @@ func (c Container) Status() string {
 
 // Names in the directory of a container.
 const (
+	recordName  = "container.json"
 	logName     = "log"
 	controlName = "control"
 )
@@ -89,7 +90,13 @@ var (
 	errName        = errors.New("a container name is letters, digits, . _ - and starts with a letter or a digit")
 )
 
-var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+// validName reports whether a container may have the name. No regular expression: to compile one takes more time of a start
+// than all else here.
+func validName(name string) bool {
+	letter := func(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' }
+	other := func(r rune) bool { return !letter(r) && !strings.ContainsRune("_.-", r) }
+	return name != "" && len(name) <= 64 && letter(rune(name[0])) && !strings.ContainsFunc(name, other)
+}
 
 // NewContainer makes the directory of a container, of which this process is the supervisor, and holds it until
 // [Home.Close]. What is known of it so far is c. An empty name is replaced by one that is free.
@@ -97,7 +104,7 @@ func (r Root) NewContainer(c Container) (*Home, error) {
 	if c.Name == "" {
 		c.Name = "c" + strings.ToLower(rand.Text()[:8])
 	}
-	if !validName.MatchString(c.Name) {
+	if !validName(c.Name) {
 		return nil, fmt.Errorf("container %q: %w", c.Name, errName)
 	}
 	c.Created, c.Supervisor = time.Now(), os.Getpid() // for whoever wants to be rid of it before it has begun
@@ -148,7 +155,7 @@ func makeHome(parent string, c Container) (_ *Home, err error) {
 	if _, err := lockFile(h.lock); err != nil {
 		return nil, err
 	}
-	if err := write(filepath.Join(temp, "container.json"), c); err != nil {
+	if err := replace(filepath.Join(temp, recordName), c, false); err != nil {
 		return nil, err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, h.dir, unix.RENAME_NOREPLACE)
@@ -216,9 +223,15 @@ func (h *Home) ListenControl() (net.Listener, error) {
 // First is what was known of the container when it was made.
 func (h *Home) First() Container { return h.first }
 
-// Save makes c what is known of the container.
+// Save makes c what is known of the container. It does not wait for the disk, nor does [Root.NewContainer]: nobody who
+// starts a program should. Of what a crash of the machine makes of that, [Root.Container] makes the best.
 func (h *Home) Save(c Container) error {
-	return write(filepath.Join(h.dir, "container.json"), c)
+	return replace(filepath.Join(h.dir, recordName), c, false)
+}
+
+// Keep is Save for what is to be known after a crash of the machine, too.
+func (h *Home) Keep(c Container) error {
+	return write(filepath.Join(h.dir, recordName), c)
 }
 
 // Close lets go of the container; it stays on disk, no longer running.
@@ -244,7 +257,7 @@ func (r Root) Containers() ([]Container, error) {
 	}
 	var list []Container
 	for _, e := range entries {
-		if !validName.MatchString(e.Name()) {
+		if !validName(e.Name()) {
 			continue
 		}
 		c, err := r.Container(e.Name())
@@ -263,7 +276,7 @@ func (r Root) Containers() ([]Container, error) {
 // Container returns one container; the error matches [ErrNoContainer] if there is none of that name.
 func (r Root) Container(name string) (Container, error) {
 	missing := fmt.Errorf("container %q: %w", name, ErrNoContainer)
-	if !validName.MatchString(name) {
+	if !validName(name) {
 		return Container{}, missing
 	}
 	dir := filepath.Join(r.dir, "containers", name)
@@ -271,7 +284,10 @@ func (r Root) Container(name string) (Container, error) {
 	running, err := locked(filepath.Join(dir, "lock"))
 	var c Container
 	if err == nil {
-		err = read(filepath.Join(dir, "container.json"), &c)
+		err = read(filepath.Join(dir, recordName), &c)
+	}
+	if _, broken := errors.AsType[*json.SyntaxError](err); broken && !running { // empty, by a crash of the machine
+		c, err = Container{Name: name}, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Container{}, missing

@@ -103,7 +103,7 @@ func TestContainerNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if a.Name() == b.Name() || !validName.MatchString(a.Name()) {
+	if a.Name() == b.Name() || !validName(a.Name()) {
 		t.Errorf("generated names %q and %q", a.Name(), b.Name())
 	}
 }
@@ -160,5 +160,27 @@ func TestSweep(t *testing.T) {
 	}
 	if got := strings.Join(names, " "); got != "kept one" {
 		t.Errorf("containers/ holds %q; want kept one", got)
+	}
+}
+
+// TestBrokenRecord has a record that a crash of the machine has emptied.
+func TestBrokenRecord(t *testing.T) {
+	r := testRoot(t)
+	for _, name := range []string{"one", "two"} {
+		h, err := r.NewContainer(Container{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
+	}
+	if err := os.Truncate(filepath.Join(r.Dir(), "containers/one/container.json"), 0); err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.Containers()
+	if err != nil || len(list) != 2 || list[0].Name != "one" || list[0].Status() != "died" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := r.RemoveContainer("one"); err != nil {
+		t.Error(err)
 	}
 }

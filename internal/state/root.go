@@ -62,8 +62,16 @@ func bare(err error) error {
 	return err
 }
 
-// write makes name hold v, all or nothing, also across a crash.
+// write makes name hold v, all or nothing, also across a crash of the machine.
 func write(name string, v any) error {
+	if err := replace(name, v, true); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// replace makes name hold v; across a crash of the machine that is all or nothing only if it is safe.
+func replace(name string, v any, safe bool) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -74,7 +82,7 @@ func write(name string, v any) error {
 		return fmt.Errorf("state: %w", err)
 	}
 	_, err = f.Write(append(text, '\n'))
-	if err == nil {
+	if err == nil && safe {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
@@ -87,7 +95,7 @@ func write(name string, v any) error {
 		os.Remove(temp)
 		return fmt.Errorf("state: %w", err)
 	}
-	return syncDir(filepath.Dir(name))
+	return nil
 }
 
 func syncDir(dir string) error {
