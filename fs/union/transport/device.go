@@ -50,7 +50,7 @@ func (r *reader) loop() {
 	c := r.conn
 	at := int32(anyCPU)
 	defer func() { c.follow.leave(at) }()
-	for turn := turns(0); ; turn.next() {
+	for turn := turn(0); ; turn.next() {
 		at = c.follow.place(at)
 		if err := r.read(); err != nil {
 			c.lookout.waiting.Add(-1)

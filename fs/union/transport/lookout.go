@@ -73,7 +73,8 @@ func (l *lookout) run() {
 	var last, followed uint64 // requests taken at the last look, and when the follower looked
 	var stuck, idle streak
 	crowd := crowd{most: int32(runtime.NumCPU()) + 1}
-	for look := 0; !l.ended(); {
+	var turn turn
+	for look := 0; !l.ended(); turn.next() {
 		pause(lookEvery)
 		taken := l.taken.Load()
 		quiet, allBusy := taken == last, l.waiting.Load() == 0

@@ -236,7 +236,7 @@ func (r *reserve) register() error {
 }
 
 func (w *worker) loop() error {
-	for turn := turns(0); ; turn.next() {
+	for turn := turn(0); ; turn.next() {
 		if _, err := w.wait(); err != nil {
 			return err
 		}

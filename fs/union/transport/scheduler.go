@@ -3,6 +3,7 @@ package transport
 import (
 	"runtime"
 	"sync"
+	"time"
 )
 
 // The Go scheduler lends each running thread one of GOMAXPROCS processors. A thread that has been in a system call for
@@ -19,13 +20,16 @@ var addSpareProcessors = sync.OnceFunc(func() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcessors)
 })
 
-// turns counts the requests that a thread has answered.
-type turns uint
+// turn is what a thread that seldom passes through the scheduler has of its own: when it did last.
+type turn time.Duration
 
-// next lets the thread pass through the scheduler, once in a while since that is not for nothing.
-func (t *turns) next() {
-	const often = 64
-	if *t++; *t%often == 0 {
+var epoch = time.Now()
+
+// next lets the thread pass through the scheduler if that is due, since it is not for nothing.
+func (t *turn) next() {
+	const due = 5 * time.Millisecond // half of what the monitor takes for too long
+	if now := turn(time.Since(epoch)); now-*t > turn(due) {
 		runtime.Gosched()
+		*t = now
 	}
 }
