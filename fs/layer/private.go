@@ -13,11 +13,16 @@ import (
 // work to upper must stay on one mount. So what becomes of their own mount is no matter to the union, nor is the union
 // to who unmounts it (clone_private_mount in fs/overlayfs/super.c). They stay where they are if it cannot be cloned.
 //
-// The clone sets times of last access by the options of the union, not by those of the file system (ovl_get_upper).
+// The clone sets times of last access by the options of the union, not by those of the file system (ovl_get_upper); none if
+// the union is mounted read-only.
 func makePrivate(upper, work *Dir, opt Options) {
 	upperFD, workFD, err := CloneTogether(upper.fd, work.fd, func(clone int) error {
 		const all = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
-		_ = sys.SetMountAttr(clone, opt.AtimeAttr(), all) // EPERM in a user namespace, where the flags are locked
+		attr := opt.AtimeAttr()
+		if opt.ReadOnly {
+			attr = unix.MOUNT_ATTR_NOATIME
+		}
+		_ = sys.SetMountAttr(clone, attr, all) // EPERM in a user namespace, where the flags are locked
 		return nil
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package layer_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +115,35 @@ func TestOpenWaitsForAnEndingUnion(t *testing.T) {
 	}
 	time.AfterFunc(50*time.Millisecond, func() { first.Close() })
 	open(t, s)
+}
+
+// As after umount(8), when the daemon has a large file to complete.
+func TestOpenWaitsForACompletingUnion(t *testing.T) {
+	s := spec(t)
+	first, err := layer.Open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Work.BeginEnd(); err != nil {
+		t.Fatal(err)
+	}
+	const long = 1500 * time.Millisecond
+	time.AfterFunc(long, func() { first.Close() }) // as if it was killed: the mark stays
+	begin := time.Now()
+	second := open(t, s)
+	if waited := time.Since(begin); waited < long/2 {
+		t.Errorf("opened after %v, before the first was closed", waited)
+	}
+	if third, err := layer.Open(s); err == nil {
+		third.Close()
+		t.Error("opened, though the second does not end")
+	}
+	if err := errors.Join(second.Work.BeginEnd(), second.Work.EndEnd()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(s.Work); err != nil || len(left) > 1 {
+		t.Errorf("in the work directory: %v, %v; want no more than work", left, err)
+	}
 }
 
 func TestPrepareRemovesLeftovers(t *testing.T) {

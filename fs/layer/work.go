@@ -38,7 +38,12 @@ func openWork(path string, upper *Layer, opt Options, prev *Previous) (*Work, er
 		return nil, err
 	}
 	makePrivate(upper.Root, w.base, opt)
-	if w.upperLock, w.lock, err = prev.lock(upper.Root, w.base); err != nil {
+	w.upperLock, w.lock, err = prev.lock(upper.Root, w.base)
+	for err == unix.EWOULDBLOCK && w.ending() { // it may take long, but not for ever
+		w.Unlock()
+		w.upperLock, w.lock, err = prev.lock(upper.Root, w.base)
+	}
+	if err != nil {
 		w.close()
 		if err == unix.EWOULDBLOCK {
 			return nil, fmt.Errorf("upper layer %q or work directory %q is in use by another union: unmount that one first, or name other directories", upper.Path, path)
@@ -48,6 +53,13 @@ func openWork(path string, upper *Layer, opt Options, prev *Previous) (*Work, er
 	if err := w.checkOverlays(upper, prev); err != nil { // after the locks: who releases them has mounted by then
 		w.close()
 		return nil, err
+	}
+	if prev == nil {
+		err = w.base.RemoveAll(endingMark) // of a union that has not come to its end
+	}
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("remove %q in work directory %q: %w", endingMark, path, err)
 	}
 	if prev != nil {
 		return w, nil // whose mark a volatile one is
@@ -278,6 +290,27 @@ func (w *Work) MarkLazy() error {
 
 // ClearLazy takes back MarkLazy.
 func (w *Work) ClearLazy() error { return w.base.RemoveAll("lazy") }
+
+// endingMark is the directory in workdir that says that the union is unmounted, and copies what it has not copied yet:
+// whoever mounts the next one waits for that, instead of being told that the upper layer is in use.
+const endingMark = "ending"
+
+// BeginEnd leaves the mark that the union only completes its files from now on; EndEnd takes it away.
+func (w *Work) BeginEnd() error {
+	if err := w.base.Mkdir(endingMark, 0); err != unix.EEXIST {
+		return err
+	}
+	return nil
+}
+
+// EndEnd takes back BeginEnd.
+func (w *Work) EndEnd() error { return w.base.RemoveAll(endingMark) }
+
+// ending reports whether the union that has the locks is about to release them.
+func (w *Work) ending() bool {
+	var st unix.Stat_t
+	return w.base.Stat(endingMark, &st) == nil
+}
 
 // LazyLeft reports whether the work directory at the path workdir has the mark of MarkLazy.
 func LazyLeft(workdir string) bool {

@@ -313,9 +313,18 @@ func (fs *FS) finishLazy() error {
 	return errors.Join(errs...)
 }
 
-// endLazy is finishLazy when no file can be opened any more.
+// endLazy is finishLazy when no file can be opened any more. Who mounts the same layers again meanwhile waits for it.
 func (fs *FS) endLazy() error {
-	if err := fs.finishLazy(); err != nil || fs.options().Lazy == layer.LazyKeep || fs.writable() != nil {
+	if fs.options().Lazy == layer.LazyKeep || fs.writable() != nil {
+		return nil
+	}
+	if fs.stack.Work.Lazy() {
+		if err := fs.stack.Work.BeginEnd(); err != nil {
+			fs.log.Printf("mark the work directory: %v; who mounts the union now may be told that it is in use", err)
+		}
+		defer func() { _ = fs.stack.Work.EndEnd() }() // else the next union does it
+	}
+	if err := fs.finishLazy(); err != nil {
 		return err
 	}
 	fs.filler.mu.Lock()

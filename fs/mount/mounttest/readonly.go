@@ -2,6 +2,8 @@ package mounttest
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfsd/unionfsd/fs/layer"
 )
 
 var readonly = []check{
@@ -18,6 +20,24 @@ var readonly = []check{
 		everyWriteFails(u)
 		u.merged("file up \"u\"\nfile f \"x\" user.x=\"1\"\ndir d\nfile d/g\nsymlink s -> f")
 		u.upper(`file up "u"`)
+	}},
+	{"with option ro reading sets no times", func(u *union) {
+		u.onUpper = "dir d\nfile d/f \"f\""
+		u.layers("dir low")
+		u.spec.Options.ReadOnly, u.spec.Options.Atime = true, layer.AtimeAlways
+		u.remount()
+		u.list("d")
+		u.read("d/f")
+		for _, name := range []string{"d", "d/f"} {
+			before := u.stat(name).Atim
+			sleepTick()
+			u.list("d")
+			u.read("d/f")
+			equal(u, u.stat(name).Atim, before)
+			var st unix.Stat_t
+			u.ok(unix.Stat(u.up(name), &st))
+			equal(u, st.Atim, before)
+		}
 	}},
 	{"merges, whiteouts and opaque directories", func(u *union) {
 		u.mountReadOnly("dir d\nfile d/1\nwhiteout gone\ndir o opaque\nfile o/new", "dir d\nfile d/2\nfile gone\ndir o\nfile o/old")
