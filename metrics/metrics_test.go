@@ -52,6 +52,9 @@ func full(t testing.TB) *Registry {
 	for range 3 {
 		u.Fault()
 	}
+	for range 7 {
+		u.FillFailed()
+	}
 	r.AddUnion("/m", u)
 	r.AddMount("/m", Mount{Backend: "fuse", Transport: "io_uring", Layers: 5, Since: time.Unix(1500000000, 250e6), Upper: int(upper.Fd())})
 	r.AddMount("/k\xff", Mount{Backend: "kernel", Upper: -1})

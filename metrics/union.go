@@ -19,6 +19,7 @@ type Union struct {
 
 	copying      prometheus.Gauge
 	copyFailures prometheus.Counter
+	fillFailures prometheus.Counter
 	copyTime     *prometheus.HistogramVec
 	copyBytes    *prometheus.CounterVec
 
@@ -54,6 +55,8 @@ func NewUnion(operations []string) *Union {
 			"Objects that are being copied to the upper layer."),
 		copyFailures: counter("unionfsd_copyup_failures_total",
 			"Copy-ups that failed; the object stays in the lower layer."),
+		fillFailures: counter("unionfsd_copyup_fill_failures_total",
+			"Tries to copy the rest of a lazily copied file in the background that failed, and will be repeated."),
 		copyTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "unionfsd_copyup_duration_seconds",
 			Help:    "Time to make a copy for the upper layer. " + methodHelp,
@@ -131,6 +134,9 @@ func (u *Union) CopiedUp(method string, bytes int64, took time.Duration) {
 	u.copyBytes.WithLabelValues(method).Add(float64(bytes))
 }
 
+// FillFailed counts a failure in the background.
+func (u *Union) FillFailed() { u.fillFailures.Inc() }
+
 // Whiteout counts a whiteout.
 func (u *Union) Whiteout() { u.whiteouts.Inc() }
 
@@ -167,7 +173,7 @@ func (u *Union) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		u.requests, u.read.cached, u.read.direct, u.written.cached, u.written.direct,
 		u.found, u.negative, u.hidden,
-		u.copying, u.copyFailures, u.copyTime, u.copyBytes,
+		u.copying, u.copyFailures, u.fillFailures, u.copyTime, u.copyBytes,
 		u.lowerChanges, u.whiteouts, u.opaques, u.faults, rest{u},
 	}
 }

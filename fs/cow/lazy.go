@@ -82,9 +82,9 @@ func (c *Copier) BuildLazy(src Source, opt Options) (s *layer.Staged, lazy bool,
 }
 
 // Unmark makes a lazy copy, of which all data are on disk, a plain file. A redirect without the other mark means nothing,
-// while that one alone would stand for the lower data.
+// while that one alone would stand for the lower data. It may be called again after an error.
 func Unmark(file layer.Ref, x layer.XattrNames) error {
-	if err := file.Removexattr(x.Metacopy); err != nil {
+	if err := file.Removexattr(x.Metacopy); err != nil && err != unix.ENODATA {
 		return err
 	}
 	if err := file.Removexattr(x.Redirect); err != nil && err != unix.ENODATA {

@@ -30,6 +30,10 @@ type Backend struct {
 
 	// LazyFrom is from how many bytes on files are copied up lazily; 0 for what is best.
 	LazyFrom int64
+
+	// LazyDelay is how long after the first write to such a file the rest of its data begins to be copied in the background;
+	// 0 for what is best.
+	LazyDelay time.Duration
 }
 
 var _ mount.Backend = Backend{}
@@ -102,6 +106,7 @@ func (b Backend) OpenNext(ctx context.Context, spec layer.Spec, prev *layer.Prev
 		}
 	}
 	v.fs.filler.from = cmp.Or(b.LazyFrom, lazyFrom)
+	v.fs.filler.delay = cmp.Or(b.LazyDelay, fillDelay)
 	if b.Observer != nil {
 		v.fs.observe(b.Observer)
 	}
@@ -278,6 +283,7 @@ type view struct {
 // unmount what is below it.
 func (v *view) watch() {
 	err := v.server.conn.Wait()
+	v.fs.filler.stop()
 	lazyErr := v.fs.endLazy()
 	v.fs.close()
 	if err == nil {

@@ -10,6 +10,9 @@ import (
 	"github.com/unionfsd/unionfsd/internal/testfs"
 )
 
+// steps are states on the way of an operation, each by what leads to it.
+type steps []func(dir string) error
+
 // operation is one change of a union. Done again after it failed, it must succeed.
 type operation struct {
 	name    string
@@ -17,9 +20,9 @@ type operation struct {
 	prepare func(dir string) error // done before, through the union
 	do      func(dir string) error
 
-	between func(dir string) error // what a failure may leave: a copy-up that shows, a copy that was cut short
-	deny    string                 // a system call that the file system of the layers does not have
-	early   bool                   // the copy-up makes the change, so that what comes after it may fail
+	between steps  // what a failure may leave: a copy-up that shows, a copy that was cut short
+	deny    string // a system call that the file system of the layers does not have
+	early   bool   // the copy-up makes the change, so that what comes after it may fail
 
 	noChange bool // it changes nothing that the union shows
 }
@@ -198,10 +201,30 @@ func write(data string) func(fd int) error {
 	}
 }
 
+func resize(size int64) func(fd int) error {
+	return func(fd int) error { return unix.Ftruncate(fd, size) }
+}
+
+// inTurn does one thing after the other, up to the first that fails.
+func inTurn(things ...func(fd int) error) func(fd int) error {
+	return func(fd int) error {
+		for _, do := range things {
+			if err := do(fd); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// someData writes to a file that is copied up lazily.
+var someData = openFile("big", unix.O_RDWR, write("x"))
+
 var (
 	redirects = layer.Options{RedirectDir: layer.RedirectOn}
 	metacopy  = layer.Options{RedirectDir: layer.RedirectOn, Metacopy: true}
 	indexed   = layer.Options{Index: true}
+	lazy      = layer.Options{FUSE: layer.FUSEOptions{Lazy: layer.LazyOn}}
 	aufs      = layer.Options{FUSE: layer.FUSEOptions{AUFSMarks: true}}
 )
 
@@ -225,7 +248,7 @@ var operations = []operation{
 	{name: "chmod lower file", do: chmod("d/f", 0o600)},
 	{name: "chmod lower directory", do: chmod("d/sub", 0o700)},
 	{name: "chmod merged directory", do: chmod("m", 0o700)},
-	{name: "chmod of several links", do: chmod("h1", 0o600), between: openFile("h1", unix.O_WRONLY, nil)},
+	{name: "chmod of several links", do: chmod("h1", 0o600), between: steps{openFile("h1", unix.O_WRONLY, nil)}},
 	{name: "chmod deep", do: chmod("deep/1/2/f", 0o600)},
 	{name: "chown lower link", do: chown("link", 1, 2)},
 	{name: "chown lower file", do: chown("d/f", 1, 2)},
@@ -307,12 +330,25 @@ var operations = []operation{
 
 	// Data are copied into the upper file itself, which changes its time of modification, as on the kernel.
 	{name: "metacopy: chmod", options: metacopy, do: chmod("d/f", 0o600)},
-	{name: "metacopy: write", options: metacopy, prepare: chmod("big", 0o600), between: touch("big"), do: openFile("big", unix.O_WRONLY, write("x"))},
+	{name: "metacopy: write", options: metacopy, prepare: chmod("big", 0o600), between: steps{touch("big")}, do: openFile("big", unix.O_WRONLY, write("x"))},
 	{name: "metacopy: rename", options: metacopy, do: rename("d/f", "deep/f")},
 	{name: "metacopy: rename a second time", options: metacopy, prepare: rename("d/f", "deep/f"), do: rename("deep/f", "f")},
-	{name: "metacopy: link", options: metacopy, prepare: chmod("a", 0o600), between: touch("a"), do: link("a", "d/new")},
-	{name: "metacopy: truncate", options: metacopy, prepare: chmod("big", 0o600), between: touch("big"), do: truncate("big", 5)},
+	{name: "metacopy: link", options: metacopy, prepare: chmod("a", 0o600), between: steps{touch("a")}, do: link("a", "d/new")},
+	{name: "metacopy: truncate", options: metacopy, prepare: chmod("big", 0o600), between: steps{touch("big")}, do: truncate("big", 5)},
 	{name: "metacopy: unlink", options: metacopy, prepare: chmod("a", 0o600), do: unlink("a")},
+
+	// What needs more than to write waits for all data.
+	{name: "lazy: open and write", options: lazy, between: steps{touch("big")}, do: someData},
+	{name: "lazy: sync and chmod", options: lazy, between: steps{touch("big"), someData}, do: openFile("big", unix.O_RDWR, inTurn(write("x"), unix.Fsync,
+		func(fd int) error { return unix.Fchmod(fd, 0o600) }))},
+	{name: "lazy: grow", options: lazy, between: steps{touch("big"), someData}, do: openFile("big", unix.O_RDWR, inTurn(write("x"), resize(100_000)))},
+	{name: "lazy: truncate", options: lazy, early: true, between: steps{touch("big"), someData}, do: openFile("big", unix.O_RDWR, inTurn(write("x"), resize(0)))},
+	{name: "lazy: rename", options: lazy, between: steps{touch("big"), someData}, do: func(dir string) error {
+		if err := someData(dir); err != nil {
+			return err
+		}
+		return rename("big", "new")(dir)
+	}},
 
 	{name: "index: chmod", options: indexed, do: chmod("h1", 0o600)},
 	{name: "index: write", options: indexed, do: openFile("h1", unix.O_WRONLY, write("x"))},

@@ -31,7 +31,10 @@ type plan struct {
 type command struct {
 	Mount  *layer.Spec
 	Target string
-	Deny   string // a system call that fails with EPERM in this union, always
+	Deny   string        // a system call that fails with EPERM in this union, until Allow
+	Delay  time.Duration // before the data of lazy copies are copied in the background
+
+	Allow bool
 
 	Plan   *plan // for the system calls from here on
 	Report bool  // what was done since, and no plan any more
@@ -63,7 +66,9 @@ var faultChild = testfs.NewFunc("serve with faults", func(_ []string, in *bufio.
 		switch {
 		case c.Mount != nil:
 			i.denied(c.Deny)
-			view, err = open(*c.Mount, c.Target)
+			view, err = open(*c.Mount, c.Target, c.Delay)
+		case c.Allow:
+			i.denied("")
 		case c.Unmounted:
 			err = finish(view)
 		case c.Plan != nil:
@@ -80,8 +85,12 @@ var faultChild = testfs.NewFunc("serve with faults", func(_ []string, in *bufio.
 	}
 })
 
-func open(spec layer.Spec, target string) (mount.View, error) {
-	view, err := union.Backend{}.Open(context.Background(), spec)
+func open(spec layer.Spec, target string, delay time.Duration) (mount.View, error) {
+	var b union.Backend
+	if spec.Options.FUSE.Lazy == layer.LazyOn {
+		b.LazyFrom, b.LazyDelay = 1, delay
+	}
+	view, err := b.Open(context.Background(), spec)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package union_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -114,11 +115,10 @@ type faultRun struct {
 	op            operation
 	dir           string // where everything of this run is
 	spec          layer.Spec
-	template      testfs.Tree // what the upper layer has before the operation
-	before, after string      // what the union shows
-	between       string      // what it may show instead, if the operation has failed
-	resumed       string      // and what then, when it was done again
-	calls         []string    // the system calls that the operation makes
+	template      testfs.Tree       // what the upper layer has before the operation
+	before, after string            // what the union shows
+	between       map[string]string // what it may show instead, if the operation has failed, and what then, when it was done again
+	calls         []string          // the system calls that the operation makes
 	server        *faultServer
 }
 
@@ -145,13 +145,14 @@ func newFaultRun(t *testing.T, o operation, lower []string) *faultRun {
 	r.unmount(t)
 	r.onKernel(t, func() { r.same(t, "on the kernel", r.after, shows(r.target())) })
 	r.tearDown(t)
-	if o.between != nil {
+	r.between = map[string]string{}
+	for _, between := range o.between {
 		r.setUp(t)
 		r.mount(t)
-		r.must(t, "between", o.between(r.target()))
-		r.between = shows(r.target())
+		r.must(t, "between", between(r.target()))
+		shown := shows(r.target())
 		r.must(t, o.name, o.do(r.target()))
-		r.resumed = shows(r.target())
+		r.between[shown] = shows(r.target())
 		r.unmount(t)
 		r.tearDown(t)
 	}
@@ -219,7 +220,7 @@ func (r *faultRun) fail(t *testing.T, n int, errno unix.Errno) {
 		}
 	case !errors.Is(err, errno):
 		t.Fatalf("%s failed, and the caller was told %v; calls:\n%s", call, err, numbered(calls))
-	case shown == r.between:
+	case r.between[shown] != "":
 		expect = shown
 	case shown == r.after && (!changes[call] || r.op.early):
 		expect = shown // the change was made, but the server could not look at it for the answer
@@ -265,8 +266,10 @@ func (r *faultRun) retry(t *testing.T, n int) {
 		t.Fatalf("%s failed, and when the operation was done again at once: %v; calls:\n%s", calls[n-1], again, numbered(calls))
 	}
 	expect := r.after
-	if shown == r.resumed {
-		expect = shown
+	for _, resumed := range r.between {
+		if shown == resumed {
+			expect = shown
+		}
 	}
 	r.same(t, "done again at once,", expect, shown)
 	r.unmount(t)
@@ -275,10 +278,7 @@ func (r *faultRun) retry(t *testing.T, n int) {
 
 // doneFrom is what the union shows after the operation, if it showed from before it.
 func (r *faultRun) doneFrom(from string) string {
-	if from == r.between {
-		return r.resumed
-	}
-	return r.after
+	return cmp.Or(r.between[from], r.after)
 }
 
 // kill kills the server at the n-th system call.
@@ -301,13 +301,13 @@ func (r *faultRun) kill(t *testing.T, n int, after bool) {
 		t.Helper()
 		shown := shows(r.target())
 		if expect == "" {
-			if expect = r.before; shown == r.after || shown == r.between {
+			if expect = r.before; shown == r.after || r.between[shown] != "" {
 				expect = shown
 			}
 		}
 		r.same(t, what+" "+where, expect, shown)
 	}
-	if n%2 == 0 {
+	if n%2 == 0 && r.spec.Options.FUSE.Lazy != layer.LazyOn { // it refuses what is not complete
 		r.onKernel(t, func() { look("first seen by the kernel") })
 	}
 	r.mount(t)
@@ -338,7 +338,10 @@ func (r *faultRun) do(t *testing.T, p plan) ([]string, error) {
 func (r *faultRun) mount(t *testing.T) {
 	t.Helper()
 	r.must(t, "mount", patiently(func() error {
-		_, err := r.server.tell(command{Mount: &r.spec, Target: r.target(), Deny: r.op.deny})
+		_, err := r.server.tell(command{
+			Mount: &r.spec, Target: r.target(), Deny: r.op.deny,
+			Delay: time.Hour, // in the background no operation is told of a failure
+		})
 		return err
 	}))
 }
@@ -386,7 +389,9 @@ func (r *faultRun) onKernel(t *testing.T, f func()) {
 	if r.spec.Options.FUSE.AUFSMarks {
 		return
 	}
-	view, err := overlayfs.Backend{}.Open(context.Background(), r.spec)
+	spec := r.spec
+	spec.Options.FUSE.Lazy = ""
+	view, err := overlayfs.Backend{}.Open(context.Background(), spec)
 	r.must(t, "mount on the kernel", err)
 	defer view.Close()
 	r.must(t, "mount on the kernel", view.Attach(r.target()))

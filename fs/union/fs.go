@@ -63,6 +63,7 @@ func newFS(stack *layer.Stack, logger *log.Logger) (*FS, error) {
 		log:           logger,
 		nodes:         newTable(),
 		handles:       newHandles(),
+		filler:        newFiller(),
 
 		owners:          newOwners(stack.Spec.Options.FUSE.Owners),
 		oneFileSystem:   stack.FileSystems() == 1,
@@ -140,6 +141,7 @@ func (fs *FS) openRoot() error {
 // close releases everything but the stack. The kernel has let go of the file system.
 func (fs *FS) close() {
 	fs.watcher.stop()
+	fs.filler.stop()
 	fs.filler.ended.Wait()
 	fs.handles.closeEverything()
 	fs.listings.close()

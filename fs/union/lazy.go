@@ -1,6 +1,7 @@
 package union
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"slices"
@@ -32,9 +33,14 @@ type lazyFile struct {
 	held     bool       // the filler knows of it, and holds the node; guarded by filler.mu
 }
 
-// filler is what fills files in the background, one after the other.
+// filler is what fills files in the background, one after the other. A failure, for lack of space as a rule, is nobody's
+// who could be told: the log tells, and it is tried again.
 type filler struct {
-	from int64 // the smallest file that is copied up lazily
+	from  int64         // the smallest file that is copied up lazily
+	delay time.Duration // how long to wait before the first is filled
+
+	stop context.CancelFunc // ends it; what is left is for endLazy
+	done <-chan struct{}    // closed then
 
 	mu      sync.Mutex
 	queue   []*lazyFile // those that are to be filled; each holds its node
@@ -240,15 +246,45 @@ func (l *lazyFile) enqueue() {
 	}
 }
 
+// newFiller returns a filler that waits for files.
+func newFiller() filler {
+	ctx, stop := context.WithCancel(context.Background())
+	return filler{from: lazyFrom, delay: fillDelay, stop: stop, done: ctx.Done()}
+}
+
 // take returns the file to be filled next, or nil; then the filler has ended.
 func (f *filler) take() *lazyFile {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	select {
+	case <-f.done:
+		f.running = false
+		return nil
+	default:
+	}
 	if len(f.queue) == 0 {
 		f.running = false
 		return nil
 	}
 	return f.queue[0]
+}
+
+// postpone puts the file that take returned behind the others, and reports how many there are.
+func (f *filler) postpone() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue = append(f.queue[1:], f.queue[0])
+	return len(f.queue)
+}
+
+// wait waits for so long, or until the filler is to end.
+func (f *filler) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.done:
+	}
 }
 
 // left is how many bytes are still to be filled.
@@ -275,22 +311,40 @@ func (f *filler) drop(l *lazyFile) {
 	l.fs.nodes.forget(l.node.id, 1)
 }
 
-// fillDelay is how long the filler waits before it begins: whoever opened the file is about to use it.
-const fillDelay = 20 * time.Millisecond
+const (
+	// fillDelay is how long the filler waits before it begins: whoever opened the file is about to use it.
+	fillDelay = 20 * time.Millisecond
+
+	// After a failure it waits for this long before it tries again, then twice as long, up to the longest.
+	firstRetry, lastRetry = time.Second, time.Minute
+)
 
 // fill copies what is to be filled, at low priority, until nothing is.
 func (fs *FS) fill() {
 	defer fs.filler.ended.Done()
 	runtime.LockOSThread() // and never unlocked: the thread, whose priority is low, ends with the goroutine
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
-	time.Sleep(fillDelay)
-	for l := fs.filler.take(); l != nil; l = fs.filler.take() {
+	f := &fs.filler
+	f.wait(f.delay)
+	failed, pause := 0, firstRetry // how many files in a row failed; how long to wait when all have
+	for l := f.take(); l != nil; l = f.take() {
+		err := error(nil)
 		if !l.node.isDead() {
-			if err := l.finish(); err != nil {
-				fs.log.Printf("copy the data of %q up: %v; it is tried again when the union is unmounted", l.name(), err)
-			}
+			err = l.finish()
 		}
-		fs.filler.drop(l)
+		if err == nil {
+			f.drop(l)
+			failed, pause = 0, firstRetry
+			continue
+		}
+		fs.log.Printf("copy the data of %q up: %v; it is tried again in %v, and when the union is unmounted", l.name(), err, pause)
+		if fs.observer != nil {
+			fs.observer.FillFailed()
+		}
+		if failed++; failed >= f.postpone() {
+			f.wait(pause)
+			failed, pause = 0, min(2*pause, lastRetry)
+		}
 	}
 }
 

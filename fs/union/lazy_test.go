@@ -105,6 +105,50 @@ func (u *lazyUnion) begun() (*mounttest.Mount, *os.File) {
 	return m, f
 }
 
+// TestLazyRetried makes the copying in the background fail, which nobody is told of, and succeed later.
+func TestLazyRetried(t *testing.T) {
+	u := newLazyUnion(t)
+	u.spec.Options.FUSE.Lazy = layer.LazyOn
+	s := newFaultServer(t)
+	defer s.end()
+	tell := func(c command) {
+		t.Helper()
+		if _, err := s.tell(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(command{Mount: &u.spec, Target: u.target, Deny: "fdatasync"})
+	defer func() {
+		if err := patiently(func() error { return unix.Unmount(u.target, 0) }); err != nil {
+			t.Fatal(err)
+		}
+		tell(command{Unmounted: true})
+		u.shows(u.upper())
+	}()
+	f, err := os.OpenFile(u.path(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	u.write(f, 5, "one")
+	if !u.lazy() {
+		testfs.Skip(t, "the file system shares blocks or does not tell which it has")
+	}
+	time.Sleep(500 * time.Millisecond) // in which it fails
+	if !u.lazy() {
+		t.Error("the file is complete though its data could not be made durable")
+	}
+	u.write(f, 7<<20, "two")
+	u.shows(u.path())
+	tell(command{Allow: true})
+	for end := time.Now().Add(30 * time.Second); u.lazy(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the rest was not copied though nothing fails any more")
+		}
+	}
+	u.shows(u.path())
+}
+
 // TestLazyKilled kills the server at some time after a write; the next mount goes on where it was.
 func TestLazyKilled(t *testing.T) {
 	for i := range 8 {

@@ -13,7 +13,7 @@ import (
 )
 
 // Observer is told what a union does, by whoever counts it. Its types are plain, so that it can be implemented without
-// knowing this package. But for Opened and LowerChanged, its methods are called while somebody waits for the answer to
+// knowing this package. But for Opened, FillFailed and LowerChanged, its methods are called while somebody waits for the answer to
 // a request, and from many threads at once: they must not block.
 type Observer interface {
 	// Opened comes first. leftovers is how many objects of an earlier mount were found in the work directory and
@@ -41,6 +41,9 @@ type Observer interface {
 	CopyUpBegin()
 	CopyUpEnd(ok bool)
 	CopiedUp(method string, bytes int64, took time.Duration)
+
+	// FillFailed is told of every try to copy the rest of a lazily copied file that failed in the background.
+	FillFailed()
 
 	// LowerChanged is told of changes that others made in the lower layers, once the kernel was told.
 	LowerChanged(changes int)
