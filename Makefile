@@ -32,10 +32,18 @@ test: ## run all tests; as root, since they mount
 	$(if $(RACE),,@echo 'no C compiler, so without the race detector' >&2)
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...
 
+.PHONY: programs
+programs: build ## run nginx, apt-get, bash and PostgreSQL in containers, as root and not, on both backends (asks for root)
+	scripts/programs.sh bin/unionfsd bin/debian.tar
+
+.PHONY: engines
+engines: build ## show what containers of podman, runc and unionfsd let a program see and do (asks for root)
+	scripts/engines.sh bin/unionfsd
+
 FUZZ_TIME ?= 2m
 
 .PHONY: test-long
-test-long: fuzz ## run what takes hours: every fault at every step, long differential runs, and fuzz
+test-long: fuzz programs ## run what takes hours: every fault at every step, long differential runs, real programs, and fuzz
 	$(GO) test -timeout 2h ./fs/union -run TestFaults -faults.all
 	$(GO) test -timeout 2h ./image/layertar -layertar.seeds=1000
 	$(GO) test -timeout 12h ./fs/mount/difftest -difftest.seeds=200 -difftest.ops=2000

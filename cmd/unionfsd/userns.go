@@ -184,9 +184,10 @@ func hasAllCapabilities() bool {
 
 // subordinate returns the maps with the ids that are lent to this user; none if there are none, or nobody to map them.
 func subordinate() (uids, gids []idRange, err error) {
-	u, err := user.Current()
-	if err != nil {
-		return nil, nil, err
+	id := strconv.Itoa(os.Getuid())
+	u, err := user.LookupId(id)
+	if err != nil { // not in /etc/passwd; then the number must do
+		u = &user.User{Uid: id, Username: id}
 	}
 	for _, tool := range []string{"newuidmap", "newgidmap"} {
 		if _, err := exec.LookPath(tool); err != nil {
