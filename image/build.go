@@ -276,7 +276,7 @@ func (d *delivery) newLayer(c Compression, write func(io.Writer) error) (v1.Desc
 	defer f.Close()
 	temp, err := os.MkdirTemp(d.dir, "layer-")
 	if err == nil {
-		_, err = d.unpack(context.Background(), temp, f, diffID)
+		_, err = d.unpack(context.Background(), temp, f, digest, diffID)
 	}
 	if err == nil {
 		err = os.Rename(temp, filepath.Join(d.layers(), diffID.Hex))

@@ -101,7 +101,7 @@ func (d *delivery) blob(r io.Reader) (v1.Hash, int64, error) {
 		return v1.Hash{}, 0, fmt.Errorf("image store: %w", err)
 	}
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), r)
+	n, err := io.CopyBuffer(io.MultiWriter(f, sum), r, make([]byte, 256<<10))
 	err = errors.Join(err, f.Chmod(0o644), f.Close())
 	h := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
 	if err == nil {
@@ -356,9 +356,8 @@ func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1
 		return err
 	}
 	defer f.Close()
-	r := counted{f, d}
 	if known { // compressed otherwise; that it is the same must be seen all the same
-		if _, err := d.digested(r, diffID, func(io.Reader) error { return nil }); err != nil {
+		if err := d.digested(counted{f, d}, diffID, func(io.Reader) error { return nil }); err != nil {
 			return err
 		}
 		d.tell(blob, "Already exists")
@@ -368,7 +367,7 @@ func (d *delivery) unpackBlob(ctx context.Context, blob v1.Descriptor, diffID v1
 	if err != nil {
 		return err
 	}
-	contents, err := d.unpack(ctx, temp, r, diffID)
+	contents, err := d.unpack(ctx, temp, f, blob.Digest, diffID)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -101,9 +102,9 @@ func xattrNames(dir string) (layer.XattrNames, error) {
 	return layer.XattrNames{}, fmt.Errorf("image store %q: %w", dir, err)
 }
 
-// unpack unpacks the layer in the archive r, which may be compressed, in the new directory dir, and checks it against
-// its diff id.
-func (d *delivery) unpack(ctx context.Context, dir string, r io.Reader, want v1.Hash) (layertar.Contents, error) {
+// unpack unpacks the layer in the blob f of the delivery or of the store in the new directory dir, and checks it against its diff
+// id.
+func (d *delivery) unpack(ctx context.Context, dir string, f *os.File, digest, diffID v1.Hash) (layertar.Contents, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "diff"), 0o755); err != nil {
 		return layertar.Contents{}, fmt.Errorf("image store: %w", err)
 	}
@@ -116,10 +117,15 @@ func (d *delivery) unpack(ctx context.Context, dir string, r io.Reader, want v1.
 	}
 	defer unix.Close(root)
 	var rec record
-	_, err = d.digested(r, want, func(tar io.Reader) (err error) {
+	use := func(tar io.Reader) (err error) {
 		rec.Contents, err = layertar.Unpack(ctx, root, tar, layertar.Options{Xattr: d.xattr, Limits: d.o.Limits, Rootless: d.xattr.User()})
 		return err
-	})
+	}
+	if r := (counted{f, d}); d.isPlain(f, digest, diffID) {
+		err = use(bufio.NewReaderSize(r, 256<<10))
+	} else {
+		err = d.digested(r, diffID, use)
+	}
 	if err != nil {
 		return layertar.Contents{}, err
 	}
@@ -131,27 +137,37 @@ func (d *delivery) unpack(ctx context.Context, dir string, r io.Reader, want v1.
 	return rec.Contents, err
 }
 
-// digested gives use the archive in r, and then checks the diff id. use need not read to the end: what is behind the end
-// of a tar archive counts, too.
-func (d *delivery) digested(r io.Reader, want v1.Hash, use func(io.Reader) error) (v1.Hash, error) {
+// isPlain reports whether the blob f is the archive itself, so that its digest, which was checked when it came, is the diff id.
+func (d *delivery) isPlain(f *os.File, digest, diffID v1.Hash) bool {
+	var head [4]byte
+	n, err := f.ReadAt(head[:], 0)
+	if err != nil && err != io.EOF || digest != diffID || sniff(head[:n]) != Uncompressed {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(d.blobs(), digest.Hex))
+	return err == nil
+}
+
+// digested gives use the archive in r, which may be compressed, and then checks the diff id. use need not read to the end: what
+// is behind the end of a tar archive counts, too.
+func (d *delivery) digested(r io.Reader, want v1.Hash, use func(io.Reader) error) error {
 	plain, err := decompress(r)
 	if err != nil {
-		return v1.Hash{}, err
+		return err
 	}
 	defer plain.Close()
 	sum := sha256.New()
 	tar := io.TeeReader(plain, sum)
 	if err := use(tar); err != nil {
-		return v1.Hash{}, err
+		return err
 	}
 	if err := drain(tar, d.o.Limits.Bytes); err != nil {
-		return v1.Hash{}, err
+		return err
 	}
-	got := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
-	if want != (v1.Hash{}) && got != want {
-		return v1.Hash{}, fmt.Errorf("its archive has the digest %s, and the image says %s: the image is damaged; get it again", got, want)
+	if got := (v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}); got != want {
+		return fmt.Errorf("its archive has the digest %s, and the image says %s: the image is damaged; get it again", got, want)
 	}
-	return got, nil
+	return nil
 }
 
 // drain reads r to its end, which must come before limit bytes if that is not 0.

@@ -21,8 +21,9 @@ import (
 func (u *unpacker) object(fd int, dir, base string, h *tar.Header, data io.Reader) error {
 	path := join(dir, base)
 	err := u.make(fd, base, h, data)
+	var keep bool
 	if err == unix.EEXIST {
-		var covers, keep bool
+		var covers bool
 		if covers, keep, err = u.makeRoom(fd, path, base, h); err == nil && !keep {
 			if err = u.make(fd, base, h, data); err == nil && covers && h.Typeflag == tar.TypeDir {
 				err = u.coverAt(path)
@@ -45,7 +46,7 @@ func (u *unpacker) object(fd int, dir, base string, h *tar.Header, data io.Reade
 		delete(u.implied, path)
 		u.times[path] = mtime(h)
 	}
-	return u.describe(fd, base, h)
+	return u.describe(fd, path, base, h, !keep)
 }
 
 // coverAt makes the new directory at path opaque: it has taken the place of a whiteout.
@@ -71,7 +72,7 @@ func (u *unpacker) make(fd int, base string, h *tar.Header, data io.Reader) erro
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(fd, base, h, data)
 	case tar.TypeDir:
-		return sys.Mkdirat(fd, base, 0o700)
+		return sys.Mkdirat(fd, base, uint32(h.Mode&0o777))
 	case tar.TypeSymlink:
 		return sys.Symlinkat(h.Linkname, fd, base)
 	case tar.TypeLink:
@@ -86,20 +87,33 @@ func (u *unpacker) file(fd int, base string, h *tar.Header, data io.Reader) erro
 	if h.Size < 0 || u.Limits.Bytes > 0 && h.Size > u.Limits.Bytes-u.Bytes { // a sparse file may be larger than its archive
 		return errTooLarge
 	}
-	out, err := sys.Openat(fd, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	out, err := sys.Openat(fd, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint32(h.Mode&0o777))
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(out), base)
-	n, err := io.CopyBuffer(writeOnly{f}, data, u.buf)
+	n, err := io.CopyBuffer(&fileWriter{fd: out}, data, u.buf)
 	u.Bytes += n
-	if cerr := f.Close(); err == nil {
+	if cerr := unix.Close(out); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("write: %w", bare(err))
+		return fmt.Errorf("write: %w", err)
 	}
 	return nil
+}
+
+// fileWriter writes a file from its beginning. An [os.File] takes one more system call.
+type fileWriter struct {
+	fd  int
+	off int64
+}
+
+func (w *fileWriter) Write(b []byte) (int, error) {
+	if err := sys.PwriteAll(w.fd, b, w.off); err != nil {
+		return 0, err
+	}
+	w.off += int64(len(b))
+	return len(b), nil
 }
 
 // writeOnly hides the ReadFrom of a file, which would not use our buffer.
@@ -178,24 +192,26 @@ func (u *unpacker) makeRoom(fd int, path, base string, h *tar.Header) (covers, k
 	return false, false, bare(os.RemoveAll(sys.ProcPath(fd, base)))
 }
 
-// describe sets what the entry says of its object: the owner first, since a change of owner drops set-id bits and
-// capabilities.
-func (u *unpacker) describe(fd int, base string, h *tar.Header) error {
+// describe sets what the entry says of its object, at path, but for what an object has that was made just now: the owner
+// first, since a change of owner drops set-id bits and capabilities.
+func (u *unpacker) describe(fd int, path, base string, h *tar.Header, made bool) error {
 	if h.Uid < 0 || h.Uid >= math.MaxUint32 || h.Gid < 0 || h.Gid >= math.MaxUint32 {
 		return fmt.Errorf("owner %d:%d", h.Uid, h.Gid)
 	}
-	err := sys.Fchownat(fd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW)
-	if u.Rootless && (err == unix.EINVAL || err == unix.EPERM) { // nobody here has that id
-		u.LostOwners++
-		err = nil
+	if !made || u.inherits || h.Uid != u.uid || h.Gid != u.gid {
+		err := sys.Fchownat(fd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW)
+		if u.Rootless && (err == unix.EINVAL || err == unix.EPERM) { // nobody here has that id
+			u.LostOwners++
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("set owner: %w", err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("set owner: %w", err)
-	}
-	if err := u.xattrs(fd, base, h); err != nil {
+	if err := u.xattrs(fd, path, base, h); err != nil {
 		return err
 	}
-	if h.Typeflag != tar.TypeSymlink {
+	if h.Typeflag != tar.TypeSymlink && !(made && u.hasMode(h)) {
 		if err := sys.Fchmodat(fd, base, uint32(h.Mode&0o7777)); err != nil {
 			return fmt.Errorf("set mode: %w", err)
 		}
@@ -210,6 +226,16 @@ func (u *unpacker) describe(fd int, base string, h *tar.Header) error {
 	return nil
 }
 
+// hasMode reports whether make has given the object its mode. An ACL may have changed that.
+func (u *unpacker) hasMode(h *tar.Header) bool {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeDir:
+		_, acl := h.PAXRecords[xattrPrefix+aclAccess]
+		return h.Mode&0o7000 == 0 && uint32(h.Mode)&u.umask == 0 && !u.inherits && !acl
+	}
+	return false
+}
+
 func mtime(h *tar.Header) unix.Timespec {
 	return unix.Timespec{Sec: h.ModTime.Unix(), Nsec: int64(h.ModTime.Nanosecond())}
 }
@@ -220,23 +246,40 @@ const xattrPrefix = "SCHILY.xattr."
 // ofHost reports whether the attribute belongs to the machine that an object is on, and not to the object.
 func ofHost(attr string) bool { return attr == "security.selinux" || attr == "system.nfs4_acl" }
 
-func (u *unpacker) xattrs(fd int, base string, h *tar.Header) error {
+// The attributes in which ACLs are.
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default" // of a directory, for what is made in it
+)
+
+func (u *unpacker) xattrs(fd int, path, base string, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		attr, ok := strings.CutPrefix(key, xattrPrefix)
 		if !ok || ofHost(attr) {
 			continue
 		}
-		disk := attr
-		if !u.Plain {
-			disk = u.Xattr.ToDisk(attr)
+		if attr == aclDefault && h.Typeflag == tar.TypeDir {
+			u.acls[path] = value // once all is made that should not inherit it
+			continue
 		}
-		err := sys.Setxattr(fd, base, disk, []byte(value), 0)
-		switch {
-		case err == unix.EOPNOTSUPP, err == unix.EPERM && (u.Rootless || strings.HasPrefix(attr, "user.")):
-			u.LostXattrs++ // user.* is for files and directories only (xattr(7))
-		case err != nil:
-			return fmt.Errorf("set attribute %q: %w", attr, err)
+		if err := u.setxattr(fd, base, attr, value); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (u *unpacker) setxattr(fd int, base, attr, value string) error {
+	disk := attr
+	if !u.Plain {
+		disk = u.Xattr.ToDisk(attr)
+	}
+	err := sys.Setxattr(fd, base, disk, []byte(value), 0)
+	switch {
+	case err == unix.EOPNOTSUPP, err == unix.EPERM && (u.Rootless || strings.HasPrefix(attr, "user.")):
+		u.LostXattrs++ // user.* is for files and directories only (xattr(7))
+	case err != nil:
+		return fmt.Errorf("set attribute %q: %w", attr, err)
 	}
 	return nil
 }

@@ -198,6 +198,23 @@ func TestUnpack(t *testing.T) {
 			file a/../b "b"`, layer: `
 			dir a
 			file b "b"`},
+		{name: "what directories hand on is not what the archive says", archive: `
+			dir ./ mode=2750 owner=3:4
+			file f
+			dir d mode=2775 owner=0:5
+			file d/f
+			dir d/e
+			dir acl mode=0750 system.posix_acl_default="\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x00\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
+			file acl/f mode=0666
+			dir acl/d mode=0777`, layer: `
+			dir . mode=2750 owner=3:4
+			file f
+			dir d mode=2775 owner=0:5
+			file d/f
+			dir d/e
+			dir acl mode=0750 system.posix_acl_default="\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x00\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
+			file acl/f mode=0666
+			dir acl/d mode=0777`},
 		{name: "set-id and capabilities survive the owner", archive: `
 			file f "x" mode=6755 owner=7:8 security.capability="\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"`, layer: `
 			file f "x" mode=6755 owner=7:8 security.capability="\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"`},

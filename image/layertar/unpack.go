@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,8 @@ type Link struct {
 // changes meanwhile. After an error root holds part of it.
 func Unpack(ctx context.Context, root int, r io.Reader, o Options) (Contents, error) {
 	u := &unpacker{Options: o, root: root, dir: -1, implied: map[string]bool{}, foreign: map[string]string{},
-		times: map[string]unix.Timespec{}, buf: make([]byte, 256<<10)}
+		times: map[string]unix.Timespec{}, acls: map[string]string{}, buf: make([]byte, 256<<10),
+		uid: os.Geteuid(), gid: os.Getegid(), umask: umask()}
 	defer u.forget()
 	if err := u.all(ctx, r); err != nil {
 		return Contents{}, err
@@ -94,7 +96,29 @@ type unpacker struct {
 	opaque  []string                 // directories
 	hidden  []string                 // whiteouts
 	times   map[string]unix.Timespec // of directories, set when all is in them
+	acls    map[string]string        // for what is made in directories, set with the times
 	buf     []byte
+
+	// What an object has that is made: owner and group, unless the directory of the last entry hands on its own, and its mode
+	// without these bits.
+	uid, gid int
+	inherits bool
+	umask    uint32
+}
+
+// umask is that of the process. To ask for it by umask(2) would change it for a moment.
+func umask() uint32 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0o777
+	}
+	_, after, _ := strings.Cut(string(text), "\nUmask:\t")
+	line, _, _ := strings.Cut(after, "\n")
+	mask, err := strconv.ParseUint(line, 8, 32)
+	if err != nil {
+		return 0o777
+	}
+	return uint32(mask)
 }
 
 func (u *unpacker) all(ctx context.Context, r io.Reader) error {
@@ -173,7 +197,8 @@ func (u *unpacker) describeRoot(h *tar.Header) error {
 	}
 	u.Root = true
 	u.times[""] = mtime(h)
-	return u.describe(u.root, ".", h)
+	u.forget() // what is made in it may inherit from it now
+	return u.describe(u.root, "", ".", h, false)
 }
 
 // makeOpaque makes the directory hide what is below. Entries of this layer it does not hide, wherever they stand in
@@ -231,6 +256,11 @@ func (u *unpacker) parent(path string) (int, string, error) {
 		return -1, "", fmt.Errorf("open its directory %q: %w", path, err)
 	}
 	u.dir, u.dirName, u.dirPath = fd, path, real
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, "", err
+	}
+	u.inherits = st.Mode&unix.S_ISGID != 0 || int(st.Gid) != u.gid // the latter with the mount option grpid
 	return fd, real, nil
 }
 
@@ -339,20 +369,31 @@ func (u *unpacker) finish() error {
 	if err := u.dropUseless(); err != nil {
 		return err
 	}
+	for path, acl := range u.acls {
+		if err := u.finishDir(path, func(fd int) error { return u.setxattr(fd, ".", aclDefault, acl) }); err != nil {
+			return fmt.Errorf("ACL of directory %q: %w", path, err)
+		}
+	}
 	for path, t := range u.times {
-		fd, _, err := u.open(path)
-		if err == unix.ENOENT || err == unix.ENOTDIR { // a later entry has taken its place
-			continue
-		}
-		if err == nil {
-			err = sys.Utimensat(fd, ".", &[2]unix.Timespec{t, t}, 0)
-			unix.Close(fd)
-		}
+		err := u.finishDir(path, func(fd int) error { return sys.Utimensat(fd, ".", &[2]unix.Timespec{t, t}, 0) })
 		if err != nil {
 			return fmt.Errorf("time of directory %q: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// finishDir calls f with a directory, if no later entry has taken its place.
+func (u *unpacker) finishDir(path string, f func(fd int) error) error {
+	fd, _, err := u.open(path)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(fd)
 }
 
 // dropUseless removes the whiteouts in opaque directories: there is nothing for them to hide, and the kernel would list
