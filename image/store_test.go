@@ -68,7 +68,7 @@ func layerTar(t *testing.T, name, data string) []byte {
 	return tarOf(t, map[string]string{name: data})
 }
 
-func tarOf(t *testing.T, files map[string]string) []byte {
+func tarOf(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

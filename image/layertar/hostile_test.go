@@ -4,8 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -152,15 +151,35 @@ func FuzzUnpack(f *testing.F) {
 		"file .wh.a\ndir a\nfile a/.wh..wh..opq\nfile a/b/c",
 		"file ../passwd",
 		"char c 1:3\nfifo p\nfile a/.wh.b user.x=\"y\"",
+		"dir ./ mode=2755\nsymlink a -> /victim\nfile a/f\nhardlink x -> a/f\ndir a\nfile .wh.x",
 	} {
 		f.Add(archive(f, text))
 	}
+	testfs.NeedRoot(f)
+	layer, before := outsideIn(f, testfs.Tmpfs(f)) // one for all, since to mount one takes longer than to unpack
 	f.Fuzz(func(t *testing.T, data []byte) {
-		layer, before := outside(t)
-		_, _ = unpack(t, layer, data, Options{Xattr: trusted, Limits: Limits{Bytes: 1 << 20, Entries: 1000}})
+		_, _ = unpack(t, layer, checksummed(data), Options{Xattr: trusted, Limits: Limits{Bytes: 1 << 20, Entries: 1000}})
 		untouched(t, layer, before)
-		if _, err := os.Lstat(filepath.Join(layer, "..", "layer")); err != nil {
-			t.Error(err)
-		}
 	})
+}
+
+// checksummed puts the right checksums into what stands where the headers of an archive are: most of what is changed at random
+// would fail for that alone.
+func checksummed(data []byte) []byte {
+	data = bytes.Clone(data)
+	for at := 0; at+512 <= len(data); {
+		h := data[at : at+512]
+		copy(h[148:156], "        ")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+		size, err := strconv.ParseInt(strings.Trim(string(h[124:136]), " \x00"), 8, 32)
+		if err != nil || size < 0 {
+			size = 0
+		}
+		at += 512 + int(size+511)/512*512
+	}
+	return data
 }

@@ -435,7 +435,10 @@ func TestPackRefuses(t *testing.T) {
 
 // outside makes a directory with a layer in it and what a hostile archive may want to get at beside it.
 func outside(t testing.TB) (layer, text string) {
-	top := layerDir(t)
+	return outsideIn(t, layerDir(t))
+}
+
+func outsideIn(t testing.TB, top string) (layer, text string) {
 	testfs.Write(t, top, `
 		dir layer
 		file passwd "root" mode=0600
