@@ -57,9 +57,10 @@ func TestChainIDs(t *testing.T) {
 	}
 }
 
+// testStore is an empty store on a file system of its own, where to write all to disk takes no time.
 func testStore(t *testing.T) *Store {
 	testfs.NeedRoot(t)
-	return At(filepath.Join(testfs.Layers(t, 1)[0], "state"))
+	return At(filepath.Join(testfs.Tmpfs(t), "state"))
 }
 
 // layerTar is a layer with one file.
