@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/readahead"
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfsd/unionfsd/fs/layer"
@@ -156,8 +157,13 @@ func (d *delivery) digested(r io.Reader, want v1.Hash, use func(io.Reader) error
 		return err
 	}
 	defer plain.Close()
+	ahead, err := readahead.NewReaderSize(plain, 4, 256<<10) // so that a layer takes two processors
+	if err != nil {
+		return err
+	}
+	defer ahead.Close()
 	sum := sha256.New()
-	tar := io.TeeReader(plain, sum)
+	tar := io.TeeReader(ahead, sum)
 	if err := use(tar); err != nil {
 		return err
 	}
