@@ -109,7 +109,7 @@ func (x *executor) mount(name, fsName string, options []string, attr int) error 
 		return err
 	}
 	defer unix.Close(target)
-	mnt, err := newMount(fsName, options, attr)
+	mnt, err := sys.NewMount(fsName, options, attr)
 	if err != nil {
 		return pathError("mount", name, err)
 	}
@@ -124,7 +124,7 @@ func (x *executor) tmpfs(name, fsName string, options []string, attr int) error 
 		return err
 	}
 	defer unix.Close(target)
-	mnt, err := newMount(fsName, options, attr)
+	mnt, err := sys.NewMount(fsName, options, attr)
 	if err != nil {
 		return pathError("mount", name, err)
 	}
@@ -231,7 +231,7 @@ func (x *executor) mask(name string) error {
 		}
 		defer unix.Close(source)
 	} else if x.empty < 0 {
-		if x.empty, err = newMount("tmpfs", []string{"mode=0755"}, noAll|unix.MOUNT_ATTR_RDONLY); err != nil {
+		if x.empty, err = sys.NewMount("tmpfs", []string{"mode=0755"}, noAll|unix.MOUNT_ATTR_RDONLY); err != nil {
 			return pathError("mount", name, err)
 		}
 		source = x.empty

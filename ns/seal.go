@@ -45,13 +45,13 @@ func sealByOverlay(self *os.File) (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Close(dir)
-	empty, err := newMount("tmpfs", nil, 0) // an overlay without upper layer has two lower ones
+	empty, err := sys.NewMount("tmpfs", nil, 0) // an overlay without upper layer has two lower ones
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(empty)
 	layers := fmt.Sprintf("lowerdir=%s:%s", sys.ProcPath(dir, ""), sys.ProcPath(empty, ""))
-	mnt, err := newMount("overlay", []string{layers}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	mnt, err := sys.NewMount("overlay", []string{layers}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,9 @@ func (a *app) commit(ctx context.Context, f commitFlags, name, newName string) (
 	if c.Image == "" {
 		return nil, fmt.Errorf("it was started from directories; make an image of its files: unionfsd export %s | unionfsd import - NAME", name)
 	}
+	if err := lost(c); err != nil {
+		return nil, err
+	}
 	store := image.At(root.Dir())
 	parent, err := store.Image(c.Image)
 	if err != nil {

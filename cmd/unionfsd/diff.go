@@ -155,6 +155,8 @@ func (a *app) specNamed(arg string) (layer.Spec, error) {
 	switch {
 	case err == nil && mounted:
 		return layer.Spec{}, fmt.Errorf("both a container and a mount point; write ./%s for the mount point", arg)
+	case err == nil && lost(c) != nil:
+		return layer.Spec{}, lost(c)
 	case err == nil:
 		spec, _, err := layer.ParseOptions(string(c.Spec))
 		return spec, err

@@ -33,6 +33,8 @@ type launch struct {
 	Detached  bool
 	Verbose   bool
 
+	TmpUpper string // size of a tmpfs that its upper layers are on, for mount(2); empty: they are on disk
+
 	Spec    layer.Spec // without an upper layer, it gets one of its own
 	Backend string     // fuse, kernel or auto
 	Rootfs  string     // what is told to be its root file system
@@ -82,6 +84,7 @@ type supervisor struct {
 
 	ids         *os.File          // holds the ids that it has for its own; nil if it has none
 	users       *ns.UserNamespace // of the container's own; nil if it has none
+	memory      *os.File          // the tmpfs that its upper layers are on; nil if there is none
 	nested      bool              // this process is root in a user namespace only
 	view        mount.View        // the root
 	views       []mount.View      // all unions, that of the root first
@@ -119,6 +122,7 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 		Image:      l.Image,
 		Command:    state.Texts(l.Program.Argv),
 		Detached:   l.Detached,
+		TmpUpper:   l.TmpUpper != "",
 		Remove:     l.Remove,
 		StopSignal: l.StopSignal,
 		Users:      l.Users,
@@ -190,6 +194,9 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := s.inMemory(); err != nil {
+		return err
+	}
 	if s.Spec.Upper == "" {
 		s.Spec.Upper, s.Spec.Work = s.home.Upper(), s.home.Work()
 		if err := likeRoot(s.Spec.Upper, s.Spec.Lower[0]); err != nil {
@@ -242,6 +249,9 @@ func (s *supervisor) closeViews() {
 	}
 	if s.ids != nil {
 		s.ids.Close()
+	}
+	if s.memory != nil {
+		s.memory.Close()
 	}
 }
 

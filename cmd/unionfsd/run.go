@@ -28,6 +28,7 @@ type runFlags struct {
 	entrypoint  string
 	dockerRoot  string
 	upper, work string
+	tmpUpper    string
 	backend     string
 	ioUring     string
 	name        string
@@ -98,6 +99,8 @@ such program, and 125 if something else failed.`,
 	flags.StringVar(&f.dockerRoot, "docker-root", image.DockerRoot, "`DIR` of Docker's data, for images named docker:NAME")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "run `PROGRAM` instead of the image's entry point")
 	flags.StringVar(&f.upper, "upper", "", "upper layer `DIR` (default: one under the state root)")
+	flags.StringVar(&f.tmpUpper, "tmp-upper", "", "upper layer in memory, gone when the program ends; at most `SIZE` of it")
+	flags.Lookup("tmp-upper").NoOptDefVal = "50%" // what a tmpfs takes if nothing is said
 	flags.StringVar(&f.work, "work", "", "work `DIR`, empty and on the file system of the upper layer")
 	backendFlag(flags, &f.backend)
 	ioUringFlag(flags, &f.ioUring)
@@ -129,6 +132,9 @@ func (a *app) runLaunch(f runFlags, argv []string) (launch, error) {
 		Backend:   f.backend,
 		Rootfs:    from.name,
 		Image:     from.image,
+	}
+	if l.TmpUpper, err = f.memoryUpper(); err != nil {
+		return launch{}, err
 	}
 	if f.ioUring != "" {
 		said, _, err := layer.ParseOptions("io_uring=" + f.ioUring)

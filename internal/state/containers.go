@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -31,8 +32,9 @@ type Container struct {
 	Supervisor int       `json:"supervisor,omitempty"` // process that runs it
 	Start      uint64    `json:"start,omitempty"`      // of the supervisor, which tells it from a later one of that number
 	Paused     bool      `json:"paused,omitempty"`
-	Detached   bool      `json:"detached,omitempty"` // what it writes goes to the log
-	Remove     bool      `json:"remove,omitempty"`   // when it has ended
+	Detached   bool      `json:"detached,omitempty"`  // what it writes goes to the log
+	TmpUpper   bool      `json:"tmp_upper,omitempty"` // its upper layers are in the memory of its supervisor
+	Remove     bool      `json:"remove,omitempty"`    // when it has ended
 	StopSignal int       `json:"stop_signal,omitempty"`
 	Cgroup     Text      `json:"cgroup,omitempty"` // path of its control group, which may be left when it has ended
 	ExitCode   *int      `json:"exit_code,omitempty"`
@@ -79,6 +81,7 @@ const (
 // Home is the directory of one container, held by its supervisor.
 type Home struct {
 	dir   string
+	upper string // the directory that upper layers are in; empty for dir
 	lock  *os.File
 	first Container
 }
@@ -139,14 +142,7 @@ func makeHome(parent string, c Container) (_ *Home, err error) {
 			os.RemoveAll(temp)
 		}
 	}()
-	// The upper layer becomes the root directory of the container, so its mode is that of a root directory; the
-	// directory around it keeps others out.
-	for sub, mode := range map[string]os.FileMode{"upper": 0o755, "work": 0o700} {
-		if err := os.Mkdir(filepath.Join(temp, sub), mode); err != nil {
-			return nil, fmt.Errorf("container %q: %w", name, err)
-		}
-	}
-	if err := os.Chmod(filepath.Join(temp, "upper"), 0o755); err != nil { // whatever the umask
+	if err := makeUpper(temp); err != nil {
 		return nil, fmt.Errorf("container %q: %w", name, err)
 	}
 	if h.lock, err = os.OpenFile(filepath.Join(temp, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -172,10 +168,25 @@ func makeHome(parent string, c Container) (_ *Home, err error) {
 func (h *Home) Name() string { return filepath.Base(h.dir) }
 
 // Upper is the path of the writable layer.
-func (h *Home) Upper() string { return filepath.Join(h.dir, "upper") }
+func (h *Home) Upper() string { return filepath.Join(h.uppers(), "upper") }
 
 // Work is the path of the staging directory that belongs to Upper.
-func (h *Home) Work() string { return filepath.Join(h.dir, "work") }
+func (h *Home) Work() string { return filepath.Join(h.uppers(), "work") }
+
+func (h *Home) uppers() string { return cmp.Or(h.upper, h.dir) }
+
+// PutUppers makes the upper layers of the container be in dir, an empty directory elsewhere.
+func (h *Home) PutUppers(dir string) error {
+	h.upper = dir
+	return makeUpper(dir)
+}
+
+// makeUpper makes the upper layer of a container, and the work directory, in dir. The upper layer becomes the root directory
+// of the container, so its mode is that of a root directory; the directory around it keeps others out.
+func makeUpper(dir string) error {
+	upper := filepath.Join(dir, "upper")
+	return errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(filepath.Join(dir, "work"), 0o700), os.Chmod(upper, 0o755)) // whatever the umask
+}
 
 // Etc is the path of a directory for files that the container sees in /etc; it need not exist.
 func (h *Home) Etc() string { return filepath.Join(h.dir, "etc") }
@@ -185,7 +196,7 @@ func (h *Home) Points() string { return filepath.Join(h.dir, "points") }
 
 // MakeBranch makes the upper layer and the work directory of the i-th union besides the one of the container's root.
 func (h *Home) MakeBranch(i int) (upper, work string, err error) {
-	dir, err := h.branch(i)
+	dir, err := branch(h.uppers(), i)
 	upper, work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	for _, sub := range []string{upper, work} {
 		if err == nil {
@@ -197,15 +208,15 @@ func (h *Home) MakeBranch(i int) (upper, work string, err error) {
 
 // MakeFile makes a file that the container has in the i-th place.
 func (h *Home) MakeFile(i int) (*os.File, error) {
-	dir, err := h.branch(i)
+	dir, err := branch(h.dir, i)
 	if err != nil {
 		return nil, err
 	}
 	return os.OpenFile(filepath.Join(dir, "file"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-func (h *Home) branch(i int) (string, error) {
-	dir := filepath.Join(h.dir, "branches", strconv.Itoa(i))
+func branch(dir string, i int) (string, error) {
+	dir = filepath.Join(dir, "branches", strconv.Itoa(i))
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
