@@ -42,7 +42,7 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.addHosts, "add-host", nil, "add `NAME:ADDRESS` to /etc/hosts")
 	flags.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "show `SRC:DST[:OPTIONS]` of the host: ro, rbind, nosuid, nodev, noexec; idmap: by the ids of the container")
-	flags.StringArrayVar(&f.mounts, "mount", nil, "`type=bind|tmpfs,src=SRC,dst=DST[,ro...]`, as with docker run")
+	flags.StringArrayVar(&f.mounts, "mount", nil, "`type=bind|tmpfs|union,src=SRC,dst=DST[,ro...]`, as with docker run; a union has lower=DIR,... [upper=DIR,work=DIR]")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "mount an empty file system on `DST[:OPTIONS]`: size=, mode=, ro, exec")
 	flags.StringVar(&f.users, "userns", usersHost, "`WHO` has which ids in it: host: as here; auto: ids of its own; keep-id: an ordinary user keeps theirs")
 	flags.StringSliceVar(&f.capAdd, "cap-add", nil, "let it have the capability `CAP`, or ALL")

@@ -122,11 +122,11 @@ func (s *supervisor) openHostTree(ctx context.Context, backend string, users []m
 		hidden = append(hidden, m.Target)
 	}
 	var mounts []ns.Mount
-	for i, m := range list {
+	for _, m := range list {
 		if slices.ContainsFunc(hidden, func(dir string) bool { return within(m.path, dir) }) {
 			continue
 		}
-		fd, err := s.openHostMount(ctx, backend, m, i)
+		fd, err := s.openHostMount(ctx, backend, m)
 		if errors.Is(err, errNotReadable) { // FUSE file systems of others, or such whose server is gone
 			if !errors.Is(err, os.ErrNotExist) { // it has been unmounted meanwhile
 				tell(m.path, err)
@@ -149,10 +149,10 @@ func (s *supervisor) openHostTree(ctx context.Context, backend string, users []m
 // errNotReadable is about a file system that this process may not look into.
 var errNotReadable = errors.New("it cannot be read")
 
-// openHostMount returns the detached mount that shows m, the i-th.
-func (s *supervisor) openHostMount(ctx context.Context, backend string, m hostMount, i int) (int, error) {
+// openHostMount returns the detached mount that shows m.
+func (s *supervisor) openHostMount(ctx context.Context, backend string, m hostMount) (int, error) {
 	if m.isFile {
-		return s.openCopy(m, i)
+		return s.openCopy(m)
 	}
 	dir, err := os.Open(m.path)
 	if err != nil {
@@ -166,30 +166,43 @@ func (s *supervisor) openHostMount(ctx context.Context, backend string, m hostMo
 		}
 		// The kernel does not show what is beneath the mounts in it to who is root in a user namespace only.
 	}
-	spec := layer.Spec{Lower: []string{m.path}, Options: s.Spec.Options}
+	spec := layer.Spec{Lower: []string{m.path}}
 	spec.Options.FsName = m.source
-	if spec.Upper, spec.Work, err = s.home.MakeBranch(i); err != nil {
-		return -1, err
-	}
-	if err := likeRoot(spec.Upper, m.path); err != nil {
-		return -1, err
+	return s.openBranch(ctx, backend, m.path, spec)
+}
+
+// openBranch opens a union that is to be mounted at a path in the container. Without an upper layer it gets one of its own,
+// unless it is to be read only.
+func (s *supervisor) openBranch(ctx context.Context, backend, at string, spec layer.Spec) (_ int, err error) {
+	options := s.Spec.Options
+	options.FsName, options.ReadOnly = spec.Options.FsName, spec.Options.ReadOnly
+	spec.Options = options
+	if spec.Upper == "" && !options.ReadOnly {
+		if spec.Upper, spec.Work, err = s.home.MakeBranch(); err != nil {
+			return -1, err
+		}
+		if err := likeRoot(spec.Upper, spec.Lower[0]); err != nil {
+			return -1, err
+		}
 	}
 	inside, err := stateInside(s.root, spec.Lower)
 	if err != nil {
 		return -1, err
 	}
 	for _, path := range inside {
-		s.mask = append(s.mask, filepath.Join(m.path, path))
+		s.mask = append(s.mask, filepath.Join(at, path))
 	}
 	view, _, err := s.openUnion(ctx, spec, backend, len(inside) > 0)
 	if errors.Is(err, errors.ErrUnsupported) && backend != "fuse" {
-		s.app.verbosef("%s over FUSE, since the kernel cannot: %v", m.path, err)
+		s.app.verbosef("%s over FUSE, since the kernel cannot: %v", at, err)
 		view, _, err = s.openUnion(ctx, spec, "fuse", false)
 	}
 	if err != nil {
 		return -1, err
 	}
-	s.branches = append(s.branches, state.Branch{Path: state.Text(m.path), Spec: state.Text(spec.String())})
+	if spec.Upper != "" {
+		s.branches = append(s.branches, state.Branch{Path: state.Text(at), Spec: state.Text(spec.String())})
+	}
 	return view.FD(), nil
 }
 
@@ -213,7 +226,7 @@ func (s *supervisor) clone(path string) (int, error) {
 const maxCopy = 4 << 20
 
 // openCopy returns a mount of a copy of the file m.
-func (s *supervisor) openCopy(m hostMount, i int) (int, error) {
+func (s *supervisor) openCopy(m hostMount) (int, error) {
 	from, err := os.Open(m.path)
 	if err != nil {
 		return -1, fmt.Errorf("%w: %w", errNotReadable, bare(err))
@@ -230,7 +243,7 @@ func (s *supervisor) openCopy(m hostMount, i int) (int, error) {
 		}
 		return fd, err
 	}
-	to, err := s.home.MakeFile(i)
+	to, err := s.home.MakeFile()
 	if err != nil {
 		return -1, err
 	}

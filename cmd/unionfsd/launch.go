@@ -217,6 +217,9 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	if s.view, s.Backend, err = s.openUnion(ctx, s.Spec, backend, inside); err != nil {
 		return err
 	}
+	if err := s.openUnions(ctx, backend, specs); err != nil {
+		return err
+	}
 	if slices.Contains(s.Spec.Lower, "/") {
 		return s.openHostTree(ctx, backend, specs)
 	}

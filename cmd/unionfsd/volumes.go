@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/sys"
 	"github.com/unionfsd/unionfsd/ns"
 )
@@ -17,10 +19,11 @@ import (
 // if that is empty.
 type mountSpec struct {
 	Source, Target string
-	Recursive      bool     // with what is mounted below Source
-	Attr           int      // MOUNT_ATTR_*
-	Options        []string // of tmpfs
-	MapIDs         bool     // ids are on disk as they are in the container
+	Union          *layer.Spec // instead of Source
+	Recursive      bool        // with what is mounted below Source
+	Attr           int         // MOUNT_ATTR_*
+	Options        []string    // of tmpfs
+	MapIDs         bool        // ids are on disk as they are in the container
 }
 
 // mountSpecs reads -v, --mount and --tmpfs.
@@ -71,6 +74,7 @@ func parseVolume(text string) (mountSpec, error) {
 // parseMount reads the keys and values of docker run --mount.
 func parseMount(text string) (m mountSpec, err error) {
 	kind, source := "bind", ""
+	var union layer.Spec
 	m.Recursive = true
 	for field := range strings.SplitSeq(text, ",") {
 		key, value, _ := strings.Cut(field, "=")
@@ -79,6 +83,12 @@ func parseMount(text string) (m mountSpec, err error) {
 			kind = value
 		case "src", "source":
 			source = value
+		case "lower":
+			union.Lower = append(union.Lower, value)
+		case "upper":
+			union.Upper = value
+		case "work":
+			union.Work = value
 		case "dst", "destination", "target":
 			m.Target = value
 		case "tmpfs-size":
@@ -98,20 +108,47 @@ func parseMount(text string) (m mountSpec, err error) {
 			return m, err
 		}
 	}
+	isUnion := len(union.Lower) > 0 || union.Upper != "" || union.Work != ""
 	switch {
+	case kind == "union":
+		return m.asUnion(union, source)
+	case isUnion:
+		return m, errors.New("lower, upper and work are for type=union")
 	case kind == "tmpfs" && source == "":
 		m.Recursive = false
 		return m.asTmpfs(), nil
 	case kind == "tmpfs":
 		return m, errors.New("a tmpfs has no source; drop src")
 	case kind != "bind":
-		return m, fmt.Errorf("type %q; it is bind or tmpfs", kind)
+		return m, fmt.Errorf("type %q; it is bind, tmpfs or union", kind)
 	case source == "":
 		return m, errors.New("no source; add src=SRC")
 	case len(m.Options) > 0:
 		return m, fmt.Errorf("%s is for type=tmpfs", m.Options[0])
 	}
 	m.Source, err = absPath(source)
+	return m, err
+}
+
+// asUnion makes it a union of layers, which must exist.
+func (m mountSpec) asUnion(union layer.Spec, source string) (mountSpec, error) {
+	m.Recursive = false
+	switch {
+	case source != "" || len(union.Lower) == 0:
+		return m, errors.New("a union has layers in the place of a source; write them as lower=DIR, the topmost first")
+	case (union.Upper == "") != (union.Work == ""):
+		return m, errors.New("upper and work go together; pass both, or neither for an upper layer in the container's directory")
+	case len(m.Options) > 0:
+		return m, fmt.Errorf("%s is for type=tmpfs", m.Options[0])
+	}
+	for _, dir := range slices.Concat(union.Lower, slices.DeleteFunc([]string{union.Upper, union.Work}, func(d string) bool { return d == "" })) {
+		if _, err := absPath(dir); err != nil {
+			return m, err
+		}
+	}
+	union.Options.ReadOnly = m.Attr&unix.MOUNT_ATTR_RDONLY != 0
+	union, err := absolute(union)
+	m.Union = &union
 	return m, err
 }
 
@@ -175,6 +212,21 @@ func (m *mountSpec) option(word string) error {
 	return nil
 }
 
+// openUnions opens the unions that are to be mounted in the container besides its root.
+func (s *supervisor) openUnions(ctx context.Context, backend string, specs []mountSpec) error {
+	for _, m := range specs {
+		if m.Union == nil {
+			continue
+		}
+		fd, err := s.openBranch(ctx, backend, m.Target, *m.Union)
+		if err != nil {
+			return fmt.Errorf("union on %s: %w", m.Target, err)
+		}
+		s.mounts = append(s.mounts, ns.Mount{Path: m.Target, FD: fd, Attr: m.Attr})
+	}
+	return nil
+}
+
 // openMounts clones what is to be bound, for a container with these ids of its own, if it has some. The function that it
 // returns closes it, when it is first called.
 func openMounts(specs []mountSpec, users *ns.UserNamespace) (mounts []ns.Mount, closeAll func(), err error) {
@@ -186,6 +238,9 @@ func openMounts(specs []mountSpec, users *ns.UserNamespace) (mounts []ns.Mount, 
 		fds = nil
 	}
 	for _, s := range specs {
+		if s.Union != nil {
+			continue
+		}
 		m := ns.Mount{Path: s.Target, Attr: s.Attr, Options: s.Options}
 		if s.Source == "" {
 			m.FS = "tmpfs"

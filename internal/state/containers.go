@@ -82,6 +82,7 @@ const (
 type Home struct {
 	dir   string
 	upper string // the directory that upper layers are in; empty for dir
+	made  int    // how many branches and files there are
 	lock  *os.File
 	first Container
 }
@@ -194,9 +195,9 @@ func (h *Home) Etc() string { return filepath.Join(h.dir, "etc") }
 // Points is the path of a directory for a layer of mount points; it need not exist.
 func (h *Home) Points() string { return filepath.Join(h.dir, "points") }
 
-// MakeBranch makes the upper layer and the work directory of the i-th union besides the one of the container's root.
-func (h *Home) MakeBranch(i int) (upper, work string, err error) {
-	dir, err := branch(h.uppers(), i)
+// MakeBranch makes an upper layer and a work directory for one more union, besides the one of the container's root.
+func (h *Home) MakeBranch() (upper, work string, err error) {
+	dir, err := h.branch(h.uppers())
 	upper, work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	for _, sub := range []string{upper, work} {
 		if err == nil {
@@ -206,17 +207,18 @@ func (h *Home) MakeBranch(i int) (upper, work string, err error) {
 	return upper, work, err
 }
 
-// MakeFile makes a file that the container has in the i-th place.
-func (h *Home) MakeFile(i int) (*os.File, error) {
-	dir, err := branch(h.dir, i)
+// MakeFile makes one more file that the container has of its own.
+func (h *Home) MakeFile() (*os.File, error) {
+	dir, err := h.branch(h.dir)
 	if err != nil {
 		return nil, err
 	}
 	return os.OpenFile(filepath.Join(dir, "file"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-func branch(dir string, i int) (string, error) {
-	dir = filepath.Join(dir, "branches", strconv.Itoa(i))
+func (h *Home) branch(dir string) (string, error) {
+	h.made++
+	dir = filepath.Join(dir, "branches", strconv.Itoa(h.made))
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
