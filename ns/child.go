@@ -19,6 +19,8 @@ type executor struct {
 	root  int   // the root mount
 	binds []int // what verbBind attaches
 
+	terminal *terminal // of the program, if it has one
+
 	empty int // an empty file system, for directories that are masked; -1 before the first
 	// What was mounted, by id; true if others may have been mounted below it before.
 	mounted map[uint64]bool
@@ -78,6 +80,8 @@ func (x *executor) do(o op) error {
 		return x.stdio()
 	case verbPivot:
 		return pivot(x.root)
+	case verbConsole:
+		return x.console(name)
 	case verbVerify:
 		return x.verify()
 	case verbLimit:
@@ -278,6 +282,26 @@ func (x *executor) stdio() error {
 		}
 	}
 	return nil
+}
+
+// console makes the terminal of the program and shows it under another name, where some look for the terminal of the system.
+// It must not be what is in /dev/pts by name, which could be another one: see openTerminalPair.
+func (x *executor) console(name string) error {
+	var err error
+	if x.terminal, err = openTerminalPair(); err != nil {
+		return err
+	}
+	mnt, err := unix.OpenTree(int(x.terminal.program.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return pathError("open_tree", name, err)
+	}
+	defer unix.Close(mnt)
+	target, err := makeTarget(x.root, name, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	return x.put(mnt, target, name, false)
 }
 
 // verify fails unless all the mounts that can be reached from the root were mounted by steps of the plan, or came with

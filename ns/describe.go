@@ -58,6 +58,8 @@ func (o op) name() string {
 		return "reopen /dev/null"
 	case verbPivot:
 		return "pivot into the root"
+	case verbConsole:
+		return fmt.Sprintf("make a terminal and show it as %s", o.Path)
 	case verbVerify:
 		return "verify the mount table"
 	case verbLimit:

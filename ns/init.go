@@ -113,7 +113,7 @@ func (p *pid1) begin() error {
 	}
 	x.close()
 	syscall.Umask(0o022)
-	if err := p.start(0, o.Program, [3]uintptr{0, 1, 2}); err != nil {
+	if err := p.start(0, o.Program, [3]uintptr{0, 1, 2}, x.terminal); err != nil {
 		return err
 	}
 	// What the terminal sends to the process group reaches the program directly, and is not to be forwarded.
@@ -129,18 +129,13 @@ func (p *pid1) begin() error {
 	return nil
 }
 
-// start starts process id, and reports that.
-func (p *pid1) start(id int, what process, stdio [3]uintptr) error {
+// start starts process id, on its terminal if that is not nil, and reports that. It closes the terminal.
+func (p *pid1) start(id int, what process, stdio [3]uintptr, t *terminal) error {
 	var files []*os.File
-	if what.Terminal {
-		master, terminal, err := openTerminalPair()
-		if err != nil {
-			return &stepError{op{Verb: verbTerminal}, err}
-		}
-		defer master.Close()
-		defer terminal.Close()
-		stdio = [3]uintptr{terminal.Fd(), terminal.Fd(), terminal.Fd()}
-		files = append(files, master)
+	if t != nil {
+		defer t.close()
+		stdio = [3]uintptr{t.program.Fd(), t.program.Fd(), t.program.Fd()}
+		files = append(files, t.master)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -198,7 +193,13 @@ func (p *pid1) serve(ready <-chan struct{}) {
 func (p *pid1) startFurther(id int, what process, files []*os.File) error {
 	what.Session = true
 	var stdio [3]uintptr
-	if !what.Terminal {
+	var t *terminal
+	if what.Terminal {
+		var err error
+		if t, err = openTerminalPair(); err != nil {
+			return &stepError{op{Verb: verbTerminal}, err}
+		}
+	} else {
 		if len(files) != 3 {
 			return fmt.Errorf("%d descriptors instead of 3", len(files))
 		}
@@ -214,7 +215,7 @@ func (p *pid1) startFurther(id int, what process, files []*os.File) error {
 			stdio[i] = f.Fd()
 		}
 	}
-	return p.start(id, what, stdio)
+	return p.start(id, what, stdio, t)
 }
 
 // signal sends a signal to a process if it still is one.

@@ -30,6 +30,7 @@ const (
 	verbHostname verb = "hostname" // set the host name to Target
 	verbStdio    verb = "stdio"    // replace the host's /dev/null on descriptors 0 to 2 by the container's
 	verbPivot    verb = "pivot"    // make the root the root, and detach the old one
+	verbConsole  verb = "console"  // make the program's terminal, and show it as Path
 	verbVerify   verb = "verify"   // fail unless the mount table holds the mounts of these steps and nothing else
 	verbLimit    verb = "limit"    // set a resource limit, for all that init starts
 
@@ -105,7 +106,11 @@ func plan(cfg Config) []op {
 	if cfg.Hostname != "" {
 		ops = append(ops, op{Verb: verbHostname, Target: raw(cfg.Hostname)})
 	}
-	ops = append(ops, op{Verb: verbStdio}, op{Verb: verbPivot}, op{Verb: verbVerify})
+	ops = append(ops, op{Verb: verbStdio}, op{Verb: verbPivot})
+	if cfg.Terminal {
+		ops = append(ops, op{Verb: verbConsole, Path: "/dev/console"})
+	}
+	ops = append(ops, op{Verb: verbVerify})
 	for _, l := range cfg.Limits {
 		ops = append(ops, op{Verb: verbLimit, Limit: &l})
 	}

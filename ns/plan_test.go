@@ -26,6 +26,7 @@ var planCases = map[string]Config{
 		Limits: []Limit{{Resource: unix.RLIMIT_NOFILE, Soft: 10, Hard: 20}},
 	},
 	"nested":     {NestedUsers: true},
+	"terminal":   {Process: Process{Terminal: true}},
 	"privileged": {Security: Security{Privileged: true}},
 }
 

@@ -71,6 +71,8 @@ func TestTerminal(t *testing.T) {
 	// What is typed is echoed, so what is waited for is never a part of it.
 	for _, step := range []struct{ keys, want string }{
 		{"tty; stty size\r", "/dev/pts/0\r\n33 99\r\n"},
+		{"stat -c %t:%T /dev/pts/0 /dev/console\r", "88:0\r\n88:0\r\n"},
+		{"echo by another $((40+2)) name >/dev/console\r", "by another 42 name\r\n"},
 		{"sleep 1000\r", "1000"},
 		{"\x03", "> "}, // ^C is for the program in the foreground, not for the shell
 		{"echo code $?\r", "code 130\r\n"},
