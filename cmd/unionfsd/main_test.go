@@ -56,7 +56,7 @@ func runScripts(t *testing.T, dir, backend string) {
 		WorkdirRoot:         workdir,
 		Condition:           func(cond string) (bool, error) { return cond == "overlay" && onOverlay, nil },
 		Dir:                 filepath.Join("testdata/script", dir),
-		Deadline:            time.Now().Add(time.Minute),
+		Deadline:            time.Now().Add(5 * time.Minute), // all of them at once, on a loaded machine
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
