@@ -62,15 +62,24 @@ func runInside() (int, error) {
 	cmd.Env = append(os.Environ(), inside+"=1", "TMPDIR="+tmp)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	// go test ends a test binary that takes too long by SIGQUIT, to see its stacks. What is ignored here, as it is under
+	// nohup(1), is not handed on; but for who is told of a signal, it is not ignored in what it starts, so that tests that
+	// send signals find them as usual.
+	ends := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
+	ignored := map[os.Signal]bool{}
+	for _, s := range ends {
+		ignored[s] = signal.Ignored(s)
+	}
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, ends...)
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	// go test ends a test binary that takes too long by SIGQUIT, to see its stacks.
-	sig := make(chan os.Signal, 1)
-	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	go func() {
 		for s := range sig {
-			_ = cmd.Process.Signal(s)
+			if !ignored[s] {
+				_ = cmd.Process.Signal(s)
+			}
 		}
 	}()
 	var exit *exec.ExitError
