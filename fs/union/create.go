@@ -165,28 +165,41 @@ func (fs *FS) createNode(c creation) (*node, unix.Stat_t, error) {
 	if c.parent.isDead() {
 		return nil, st, unix.ENOENT
 	}
-	e, err := fs.resolve(c.parent, c.name)
-	if err != nil {
+	if err := fs.createLocked(c); err != nil {
 		return nil, st, err
-	}
-	switch {
-	case e.exists():
-		return nil, st, unix.EEXIST
-	case e.where == hidden:
-		err = fs.createOverWhiteout(c)
-	default:
-		err = fs.createPlain(c)
-	}
-	if err != nil {
-		return nil, st, err
-	}
-	if c.isDir() {
-		return fs.lookupLocked(c.parent, c.name)
 	}
 	return fs.newNode(c.parent, c.name)
 }
 
-// newNode returns the node of an object that was just made. It has no marks and no origin, so they are not asked for.
+// createLocked makes the object, where nothing shows under its name. If no lower layer has something there, the upper
+// directory is not asked first: it refuses what it has.
+//
+// Preconditions: FS.renameMu is held, and the entries of the parent for writing.
+func (fs *FS) createLocked(c creation) error {
+	below, err := fs.lowerHas(c.parent, c.name)
+	if err != nil {
+		return err
+	}
+	if !below {
+		if err := fs.createPlain(c); err != unix.EEXIST {
+			return err
+		}
+	}
+	e, err := fs.resolve(c.parent, c.name)
+	switch {
+	case err != nil:
+		return err
+	case e.exists():
+		return unix.EEXIST
+	case e.where == hidden:
+		return fs.createOverWhiteout(c)
+	default:
+		return fs.createPlain(c)
+	}
+}
+
+// newNode returns the node of an object that was just made. It has no marks and no origin, and a directory has nothing below
+// it, so they are not asked for.
 func (fs *FS) newNode(parent *node, name string) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := fs.statUpper(parent.dir.upper.Load().At(name), &st); err != nil {
@@ -195,6 +208,14 @@ func (fs *FS) newNode(parent *node, name string) (*node, unix.Stat_t, error) {
 	n := &node{kind: st.Mode & unix.S_IFMT, parent: parent, name: name, pin: -1}
 	n.upper.Store(true)
 	n.ino.Store(fs.mapInode(fs.stack.Upper, st.Dev, st.Ino))
+	if n.kind == unix.S_IFDIR {
+		dir, err := parent.dir.upper.Load().OpenDir(name)
+		if err != nil {
+			return nil, st, err
+		}
+		n.dir = &directory{}
+		n.dir.upper.Store(dir)
+	}
 	return fs.nodes.add(n, keyOf(&st)), st, nil
 }
 

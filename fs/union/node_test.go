@@ -3,6 +3,8 @@ package union
 import (
 	"testing"
 	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // TestNodeSize: a node may be one of millions. The sizes are those that Go's allocator has.
@@ -43,5 +45,33 @@ func TestTableShrinks(t *testing.T) {
 	}
 	if len(table.byID) != few || len(table.byKey) != few {
 		t.Errorf("%d nodes by id and %d by key are left, want %d", len(table.byID), len(table.byKey), few)
+	}
+}
+
+// TestLookupsAreGivenBack: an operation on nodes takes no reference for good.
+func TestLookupsAreGivenBack(t *testing.T) {
+	fs := benchFS(t, 2)
+	dir := benchLookup(t, fs, rootID, "dir")
+	header := benchHeader(dir)
+	ok := func(status fuse.Status) {
+		t.Helper()
+		if status != fuse.OK {
+			t.Fatal(status)
+		}
+	}
+	var entry fuse.EntryOut
+	rename := fuse.RenameIn{InHeader: header, Newdir: dir}
+	ok(fs.Mkdir(nil, &fuse.MkdirIn{InHeader: header, Mode: 0o755}, "made", &entry))
+	made := entry.NodeId
+	ok(fs.Rename(nil, &rename, "made", "moved"))        // of the upper layer
+	ok(fs.Rename(nil, &rename, benchName(0), "copied")) // copied up
+	ok(fs.Rename(nil, &rename, "copied", benchName(1))) // in the place of a lower file
+	ok(fs.Rmdir(nil, &header, "moved"))
+	ok(fs.Unlink(nil, &header, benchName(1)))
+	ok(fs.Unlink(nil, &header, benchName(2)))
+	fs.Forget(made, 1)
+	fs.Forget(dir, 1)
+	if n := len(fs.nodes.byID); n != 1 {
+		t.Errorf("%d nodes are left besides the root", n-1)
 	}
 }

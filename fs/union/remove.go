@@ -115,17 +115,22 @@ func (fs *FS) removeDir(parent *node, name string, e *entry) error {
 	defer fs.nodes.forget(n.id, 1)
 	n.dir.entriesMu.Lock()
 	defer n.dir.entriesMu.Unlock()
-	if err := fs.emptyLocked(n); err != nil {
-		if fs.frozen(parent) || fs.frozen(n) {
+	if upper := n.dir.upper.Load(); upper != nil { // it stays open while it loses its name, and from then on
+		if _, err := upper.Hold(); err != nil {
+			return err
+		}
+		defer upper.Done()
+	}
+	if err := fs.removeEmptyDir(parent, name, e, n); err != nil {
+		if err == unix.ENOTEMPTY && (fs.frozen(parent) || fs.frozen(n)) {
 			return unix.EPERM // what the VFS looks at first (may_delete)
 		}
 		return err
 	}
-	if err := fs.pinBefore(n, parent, name); err != nil {
-		return err
-	}
-	if err := fs.removeEmptyDir(parent, name, e, n); err != nil {
-		return err
+	if upper := n.dir.upper.Load(); upper != nil {
+		if err := upper.Pin(); err != nil {
+			return err
+		}
 	}
 	fs.lostName(n, true)
 	return nil
@@ -142,16 +147,29 @@ func (fs *FS) frozen(n *node) bool {
 	return err == nil && stx.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0
 }
 
+// removeEmptyDir removes a directory, or returns ENOTEMPTY.
+//
+// Preconditions: as for removeDir; n.dir.entriesMu is held.
 func (fs *FS) removeEmptyDir(parent *node, name string, e *entry, n *node) error {
 	upper := parent.dir.upper.Load()
-	if e.where == inLower {
-		return fs.whiteouts.Cover(upper, name, whiteout.Nothing)
+	below, err := e.where == inLower, error(nil)
+	if !below {
+		if below, err = fs.lowerHas(parent, name); err != nil {
+			return err
+		}
 	}
-	below, err := fs.lowerHas(parent, name)
-	if err != nil {
+	if !below && len(n.dir.lowers) == 0 { // the upper directory is all there is: it tells by itself whether it is empty
+		if err := upper.Rmdir(name); err != unix.ENOTEMPTY && err != unix.EEXIST {
+			return err
+		}
+	}
+	if err := fs.emptyLocked(n); err != nil {
 		return err
 	}
-	if below {
+	switch {
+	case e.where == inLower:
+		return fs.whiteouts.Cover(upper, name, whiteout.Nothing)
+	case below:
 		return fs.whiteouts.Cover(upper, name, whiteout.Directory)
 	}
 	err = upper.Rmdir(name)

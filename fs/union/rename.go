@@ -2,6 +2,7 @@ package union
 
 import (
 	"cmp"
+	"errors"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -26,13 +27,26 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName
 		keep:     in.Flags&unix.RENAME_NOREPLACE != 0,
 	}
 	defer r.forget()
-	if err := r.prepare(by(&in.InHeader, cancel)); err != nil {
+	if err := cmp.Or(fs.writable(), fs.mayMake(newName)); err != nil {
 		return fs.status("rename", oldName, err)
 	}
-	fs.renameMu.Lock()
-	defer fs.renameMu.Unlock()
-	return fs.status("rename", oldName, r.runLocked())
+	err := errUnprepared
+	if fs.index == nil { // else a name may have to be copied up by itself
+		err = r.run()
+	}
+	if err == errUnprepared {
+		if err = r.prepare(by(&in.InHeader, cancel)); err == nil {
+			err = r.run()
+		}
+	}
+	if err == errUnprepared {
+		err = unix.ESTALE // it was replaced meanwhile; the kernel's client looks up again
+	}
+	return fs.status("rename", oldName, err)
 }
+
+// errUnprepared says that something has to be copied up first.
+var errUnprepared = errors.New("a rename of what is not in the upper layer")
 
 // end is one of the two ends of a rename: where from, where to.
 type end struct {
@@ -60,18 +74,21 @@ func (r *rename) forget() {
 	for _, n := range []*end{&r.from, &r.to} {
 		if n.node != nil {
 			r.fs.nodes.forget(n.node.id, 1)
+			n.node = nil
 		}
 	}
 }
 
+// run renames, or returns errUnprepared.
+func (r *rename) run() error {
+	r.fs.renameMu.Lock()
+	defer r.fs.renameMu.Unlock()
+	return r.runLocked()
+}
+
 // prepare copies up what will be moved, and both directories. No lock is held.
 func (r *rename) prepare(c caller) error {
-	if err := r.fs.writable(); err != nil {
-		return err
-	}
-	if err := r.fs.mayMake(r.to.name); err != nil {
-		return err
-	}
+	r.forget()
 	for _, n := range []*end{&r.from, &r.to} {
 		if err := r.lookup(n); err != nil {
 			return err
@@ -80,24 +97,9 @@ func (r *rename) prepare(c caller) error {
 	if r.from.node == nil {
 		return unix.ENOENT
 	}
-	if err := r.unprotected(); err != nil {
+	moved, err := r.allowed()
+	if err != nil {
 		return err
-	}
-	moved := []*node{r.from.node}
-	if r.exchange {
-		if r.to.node == nil {
-			return unix.ENOENT
-		}
-		moved = append(moved, r.to.node)
-	} else if r.keep && r.to.node != nil {
-		return unix.EEXIST
-	}
-	for _, n := range moved {
-		// A directory that lower layers show through cannot be moved unless it can note where they are: they
-		// would not come along. The kernel's answer too (ovl_can_move); mv(1) and others then copy it.
-		if n.isDir() && len(n.dir.lowers) > 0 && !r.fs.stack.Spec.Options.Redirects().Creates() {
-			return unix.EXDEV
-		}
 	}
 	for _, n := range append(moved, r.from.parent, r.to.parent) {
 		// What is being filled finds the rest of its data by its name.
@@ -111,6 +113,30 @@ func (r *rename) prepare(c caller) error {
 		}
 	}
 	return nil
+}
+
+// allowed returns what is to be moved, if it may be.
+func (r *rename) allowed() (moved []*node, err error) {
+	if err := r.unprotected(); err != nil {
+		return nil, err
+	}
+	moved = []*node{r.from.node}
+	if r.exchange {
+		if r.to.node == nil {
+			return nil, unix.ENOENT
+		}
+		moved = append(moved, r.to.node)
+	} else if r.keep && r.to.node != nil {
+		return nil, unix.EEXIST
+	}
+	for _, n := range moved {
+		// A directory that lower layers show through cannot be moved unless it can note where they are: they
+		// would not come along. The kernel's answer too (ovl_can_move); mv(1) and others then copy it.
+		if n.isDir() && len(n.dir.lowers) > 0 && !r.fs.stack.Spec.Options.Redirects().Creates() {
+			return nil, unix.EXDEV
+		}
+	}
+	return moved, nil
 }
 
 // unprotected returns EPERM if something is protected that the rename would change, as may_delete and may_create do.
@@ -147,11 +173,14 @@ func (r *rename) lookup(n *end) error {
 	return err
 }
 
-// runLocked looks again, now that nothing moves, and renames.
+// runLocked looks what is there, now that nothing moves, and renames.
 //
 // Precondition: FS.renameMu is held for writing, so nobody holds the entries of any directory.
 func (r *rename) runLocked() error {
 	for _, n := range []*end{&r.from, &r.to} {
+		if !n.parent.upper.Load() {
+			return errUnprepared
+		}
 		if err := r.look(n); err != nil {
 			return err
 		}
@@ -159,11 +188,16 @@ func (r *rename) runLocked() error {
 	switch {
 	case r.from.node == nil, r.exchange && r.to.node == nil:
 		return unix.ENOENT
+	}
+	if _, err := r.allowed(); err != nil {
+		return err
+	}
+	switch {
 	case r.from.node == r.to.node: // two names of one file: nothing to do, says rename(2)
 		return nil
 	case r.from.isLower(), r.exchange && r.to.isLower(),
 		r.from.node.filling() != nil, r.exchange && r.to.node.filling() != nil:
-		return unix.ESTALE // it was replaced between prepare and here; the kernel's client looks up again
+		return errUnprepared
 	}
 	for _, n := range []*node{r.from.node, r.to.node} {
 		if n == nil || !n.isDir() || !n.upper.Load() {

@@ -61,6 +61,17 @@ const (
 // Cover puts a whiteout at name in the upper directory dir, in one step: no moment shows what the lower layers have
 // of the name. Like ovl_cleanup_and_whiteout.
 func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
+	err := m.cover(dir, name, what)
+	if err == nil && m.Observe != nil {
+		m.Observe()
+	}
+	return err
+}
+
+func (m *Maker) cover(dir *layer.Dir, name string, what Covered) error {
+	if what == Nothing && !m.AUFS { // nothing to be replaced: a link is one step
+		return m.link(dir, name)
+	}
 	s, err := m.stage()
 	if m.AUFS && impossible(err) {
 		return m.mark(dir, name, what)
@@ -79,13 +90,7 @@ func (m *Maker) Cover(dir *layer.Dir, name string, what Covered) error {
 	case Directory:
 		how = layer.Exchange
 	}
-	if err := s.Publish(dir, name, how); err != nil {
-		return err
-	}
-	if m.Observe != nil {
-		m.Observe()
-	}
-	return nil
+	return s.Publish(dir, name, how)
 }
 
 // mark puts AUFS's mark for name in dir. It hides what is below; then the name goes, which showed until now.
@@ -104,9 +109,6 @@ func (m *Maker) mark(dir *layer.Dir, name string, what Covered) error {
 			return err
 		}
 		m.work.StageNamed(temp).Discard()
-	}
-	if m.Observe != nil {
-		m.Observe()
 	}
 	return nil
 }
@@ -127,6 +129,9 @@ func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) e
 	if m.AUFS && impossible(err) {
 		if err := m.mark(dir, from, Nothing); err != nil {
 			return err
+		}
+		if m.Observe != nil {
+			m.Observe()
 		}
 		return dir.Rename(from, to, name, 0)
 	}
@@ -151,25 +156,37 @@ func (m *Maker) Leave(dir *layer.Dir, from string, to *layer.Dir, name string) e
 
 // stage returns a whiteout with a name of its own in the staging directory.
 func (m *Maker) stage() (*layer.Staged, error) {
+	name := m.work.TempName()
+	if err := m.link(m.work.Dir(), name); err != nil {
+		return nil, err
+	}
+	return m.work.StageNamed(name), nil
+}
+
+// link gives a whiteout the name in dir, which is free there. EEXIST if it is not.
+func (m *Maker) link(dir *layer.Dir, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	staging := m.work.Dir()
 	if m.shared == "" {
 		name := m.work.TempName()
 		if err := m.make(staging, name); err != nil {
-			return nil, err
+			return err
 		}
 		m.shared = name
 	}
-	name := m.work.TempName()
-	err := staging.At(m.shared).LinkTo(staging, name)
+	if m.files && dir != staging {
+		if err := m.Admit(dir); err != nil {
+			return err
+		}
+	}
+	err := staging.At(m.shared).LinkTo(dir, name)
 	if err == unix.EMLINK { // it has all the links it can have: this one takes the shared name itself
-		name, m.shared, err = m.shared, "", nil
+		if err = staging.Rename(m.shared, dir, name, unix.RENAME_NOREPLACE); err == nil {
+			m.shared = ""
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return m.work.StageNamed(name), nil
+	return err
 }
 
 // make makes a whiteout: a device or, where the file system has none for us, as one that is a union itself, a marked file.
