@@ -81,9 +81,9 @@ func (fs *FS) openLate(n *node, flags int) (f *file, now cacheStamp, err error) 
 		return nil, now, nil
 	}
 	var st unix.Stat_t
-	ours := false // no local file system refuses root a file
+	local := false
 	err = n.use(func(r layer.Ref) error {
-		ours = fs.stack.Privileged && fs.layerOf(n).Local
+		local = fs.layerOf(n).Local
 		if n.meta.Load() {
 			r = layer.RefFD(int(n.data))
 		}
@@ -92,14 +92,18 @@ func (fs *FS) openLate(n *node, flags int) (f *file, now cacheStamp, err error) 
 	if err != nil {
 		return nil, now, err
 	}
-	if !n.meta.Load() && !fs.nodes.stands(n, &st) {
-		return nil, now, unix.ESTALE // another file is in its place by now: the kernel's client looks it up again
-	}
 	const readable = unix.S_IRUSR | unix.S_IRGRP | unix.S_IROTH
-	if !ours && st.Mode&readable != readable {
+	if !(local && fs.stack.Privileged) && st.Mode&readable != readable {
 		return nil, now, nil
 	}
-	return &file{node: n, fd: -1, lower: inode{st.Dev, st.Ino}}, lowerStamp(&st), nil
+	f = &file{node: n, fd: -1}
+	if local { // others may number their files anew at any time
+		f.lower = inode{st.Dev, st.Ino}
+		if !n.meta.Load() && !fs.nodes.stands(n, &st) {
+			return nil, now, unix.ESTALE // another file is in its place by now: the kernel's client looks it up again
+		}
+	}
+	return f, lowerStamp(&st), nil
 }
 
 // openNow opens n for a request, and returns what its data are now.
