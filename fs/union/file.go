@@ -216,11 +216,19 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { fs.handles.remove
 
 // Read implements fuse.RawFileSystem.
 func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, status := fs.readFile(in, buf)
+	if status != fuse.OK {
+		return nil, status
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// readFile is Read, and returns how many bytes there are in buf.
+func (fs *FS) readFile(in *fuse.ReadIn, buf []byte) (n int, _ fuse.Status) {
 	f := fs.handles.file(in.Fh)
 	if f == nil {
-		return nil, fuse.EBADF
+		return 0, fuse.EBADF
 	}
-	n := 0
 	var err error
 	if l := f.node.filling(); l != nil {
 		n, err = l.ReadAt(buf, int64(in.Offset))
@@ -230,10 +238,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 			return err
 		})
 	}
-	if err != nil {
-		return nil, fs.nodeStatus("read", f.node, err)
-	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return n, fs.nodeStatus("read", f.node, err)
 }
 
 // Write implements fuse.RawFileSystem.

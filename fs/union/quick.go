@@ -26,8 +26,10 @@ const (
 	opOpen        = 14
 	opRelease     = 18
 	opGetxattr    = 22
+	opReaddir     = 28
 	opCreate      = 35
 	opBatchForget = 42
+	opReaddirplus = 44
 )
 
 // quick answers a request, and returns the length of the answer, or false for what it leaves to go-fuse.
@@ -49,6 +51,14 @@ func (s *server) quick(m *transport.Message) (n int, ok bool) {
 		return s.quickGetxattr(m)
 	case opOpen:
 		return s.quickOpen(m)
+	case opRead:
+		return s.quickRead(m)
+	case opWrite:
+		return s.quickWrite(m)
+	case opReaddir:
+		return s.quickReaddir(m, s.fs.ReadDir)
+	case opReaddirplus:
+		return s.quickReaddir(m, s.fs.ReadDirPlus)
 	case opRelease:
 		return s.quickRelease(m)
 	case opCreate:
@@ -124,6 +134,40 @@ func (s *server) quickOpen(m *transport.Message) (int, bool) {
 	}
 	var out fuse.OpenOut
 	return reply(m, s.fs.Open(nil, &in, &out), &out), true
+}
+
+func (s *server) quickRead(m *transport.Message) (int, bool) {
+	var in fuse.ReadIn
+	if _, ok := decode(m, &in); !ok || int(in.Size) > len(m.Out[1]) {
+		return 0, false
+	}
+	n, status := s.fs.readFile(&in, m.Out[1][:in.Size])
+	if status != fuse.OK {
+		return m.Fail(syscall.Errno(status)), true
+	}
+	return m.Succeed(n), true
+}
+
+func (s *server) quickWrite(m *transport.Message) (int, bool) {
+	var in fuse.WriteIn
+	data, ok := decode(m, &in)
+	if !ok || int(in.Size) > len(data) {
+		return 0, false
+	}
+	size, status := s.fs.Write(nil, &in, data[:in.Size])
+	return reply(m, status, &fuse.WriteOut{Size: size}), true
+}
+
+func (s *server) quickReaddir(m *transport.Message, list func(<-chan struct{}, *fuse.ReadIn, *fuse.DirEntryList) fuse.Status) (int, bool) {
+	var in fuse.ReadIn
+	if _, ok := decode(m, &in); !ok || int(in.Size) > len(m.Out[1]) {
+		return 0, false
+	}
+	out := fuse.NewDirEntryList(m.Out[1][:in.Size], in.Offset)
+	if status := list(nil, &in, out); status != fuse.OK {
+		return m.Fail(syscall.Errno(status)), true
+	}
+	return m.Succeed(len(out.Bytes())), true
 }
 
 func (s *server) quickRelease(m *transport.Message) (int, bool) {

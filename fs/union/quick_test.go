@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -49,14 +50,14 @@ func TestQuick(t *testing.T) {
 	dir := benchLookup(t, fs, rootID, "dir")
 	file := benchLookup(t, fs, dir, benchName(0))
 	node := func(id uint64) fuse.InHeader { return fuse.InHeader{NodeId: id, Caller: fuse.Caller{Pid: 1}} }
-	create := func(name string) uint64 {
+	create := func(name string) (id, fh uint64) {
 		var out fuse.CreateOut
 		if status := fs.Create(nil, &fuse.CreateIn{InHeader: node(dir), Flags: unix.O_WRONLY, Mode: 0o644}, name, &out); status != fuse.OK {
 			t.Fatal(status)
 		}
-		return out.NodeId
+		return out.NodeId, out.Fh
 	}
-	upper := create("upper")
+	upper, written := create("upper")
 	if err := unix.Setxattr(fs.stack.Spec.Lower[0]+"/dir/"+benchName(0), "user.x", []byte("value"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +68,8 @@ func TestQuick(t *testing.T) {
 		}
 		return out.Fh
 	}
+	time.Sleep(50 * time.Millisecond) // a file that was changed just now may be cached or not
+	opened()
 	getxattr := func(size uint32, attr string) []byte {
 		return request(opGetxattr, fuse.GetXAttrIn{InHeader: node(file), Size: size}, attr)
 	}
@@ -96,6 +99,25 @@ func TestQuick(t *testing.T) {
 		{"getxattr size in vain", fixed(unsafe.Sizeof(fuse.GetXAttrIn{})), same, func() []byte { return getxattr(0, "user.y") }},
 		{"open", fixed(unsafe.Sizeof(fuse.OpenIn{})), number, func() []byte { return request(opOpen, fuse.OpenIn{InHeader: node(file)}) }},
 		{"open nowhere", fixed(unsafe.Sizeof(fuse.OpenIn{})), same, func() []byte { return request(opOpen, fuse.OpenIn{InHeader: node(12345)}) }},
+		{"read", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte {
+			return request(opRead, fuse.ReadIn{InHeader: node(file), Fh: opened(), Size: 2000, Offset: 100})
+		}},
+		{"read beyond the end", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte {
+			return request(opRead, fuse.ReadIn{InHeader: node(file), Fh: opened(), Size: 2000, Offset: 3000})
+		}},
+		{"read nothing", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte { return request(opRead, fuse.ReadIn{InHeader: node(file), Fh: 12345, Size: 2000}) }},
+		{"write", fixed(unsafe.Sizeof(fuse.WriteIn{})), same, func() []byte {
+			return request(opWrite, fuse.WriteIn{InHeader: node(upper), Fh: written, Size: 5}, "data")
+		}},
+		{"write nowhere", fixed(unsafe.Sizeof(fuse.WriteIn{})), same, func() []byte {
+			return request(opWrite, fuse.WriteIn{InHeader: node(upper), Fh: 12345, Size: 5}, "data")
+		}},
+		{"readdir", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte { return request(opReaddir, fuse.ReadIn{InHeader: node(dir), Size: 2000}) }},
+		{"readdir from the middle", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte {
+			return request(opReaddir, fuse.ReadIn{InHeader: node(dir), Size: 2000, Offset: 10})
+		}},
+		{"readdirplus", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte { return request(opReaddirplus, fuse.ReadIn{InHeader: node(dir), Size: 3000}) }},
+		{"readdir nowhere", fixed(unsafe.Sizeof(fuse.ReadIn{})), same, func() []byte { return request(opReaddir, fuse.ReadIn{InHeader: node(12345), Size: 2000}) }},
 		{"release", fixed(unsafe.Sizeof(fuse.ReleaseIn{})), same, func() []byte {
 			return request(opRelease, fuse.ReleaseIn{InHeader: node(file), Fh: opened()})
 		}},
