@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.addHosts, "add-host", nil, "add `NAME:ADDRESS` to /etc/hosts")
 	flags.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
 	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "show `SRC:DST[:OPTIONS]` of the host: ro, rbind, nosuid, nodev, noexec; idmap: by the ids of the container")
-	flags.StringArrayVar(&f.mounts, "mount", nil, "`type=bind|tmpfs|union,src=SRC,dst=DST[,ro...]`, as with docker run; a union has lower=DIR,... [upper=DIR,work=DIR]")
+	flags.StringArrayVar(&f.mounts, "mount", nil, "mount `SPEC`: type=bind,src=SRC,dst=DST[,ro...], type=tmpfs,dst=DST or type=union,lower=DIR...,dst=DST[,upper=DIR,work=DIR]")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "mount an empty file system on `DST[:OPTIONS]`: size=, mode=, ro, exec")
 	flags.StringVar(&f.users, "userns", usersHost, "`WHO` has which ids in it: host: as here; auto: ids of its own; keep-id: an ordinary user keeps theirs")
 	flags.StringSliceVar(&f.capAdd, "cap-add", nil, "let it have the capability `CAP`, or ALL")
@@ -50,7 +51,7 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.privileged, "privileged", false, "all capabilities, no filter of system calls, all of /proc and /sys")
 	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "`OPT`: seccomp=unconfined, no-new-privileges=false, systempaths=unconfined")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "set a resource limit, `NAME=SOFT[:HARD]`, such as nofile=1024")
-	flags.StringVarP(&f.memory, "memory", "m", "", "`SIZE` of the memory that its programs may use together, such as 512m")
+	flags.StringVarP(&f.memory, "memory", "m", "", "`SIZE` of the memory that its programs may use together, such as 512m; limits take cgroup version 2")
 	flags.Float64Var(&f.cpus, "cpus", 0, "`NUMBER` of CPUs whose time they may use together, such as 1.5")
 	flags.Int64Var(&f.pids, "pids-limit", 0, "`NUMBER` of processes and threads that there may be; -1 for any")
 	flags.StringVar(&f.stopSignal, "stop-signal", "", "`SIGNAL` by which unionfsd stop asks it to end (default TERM)")
@@ -60,7 +61,14 @@ func (f *containerFlags) add(flags *pflag.FlagSet) {
 
 // apply sets what the flags say.
 func (f *containerFlags) apply(l *launch) (err error) {
-	l.Hostname, l.ReadOnly, l.PIDFile, l.StatusFD = f.hostname, f.readOnly, f.pidFile, f.statusFD
+	l.Hostname, l.ReadOnly, l.StatusFD = f.hostname, f.readOnly, f.statusFD
+	if f.pidFile != "" {
+		dir, err := absPath(filepath.Dir(f.pidFile)) // before anything runs
+		if err != nil {
+			return fmt.Errorf("--pidfile: directory %w", err)
+		}
+		l.PIDFile = filepath.Join(dir, filepath.Base(f.pidFile))
+	}
 	switch f.network {
 	case "host":
 	case "none":

@@ -13,7 +13,7 @@ func environment(list, files []string) ([]string, error) {
 	for _, name := range files {
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("--env-file %q: %w", name, bare(err))
+			return nil, fmt.Errorf("--env-file %q: %w; create it or correct the path", name, bare(err))
 		}
 		for line := range strings.Lines(string(text)) {
 			line = strings.TrimRight(strings.TrimLeft(line, " \t"), "\r\n")

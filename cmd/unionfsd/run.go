@@ -41,14 +41,17 @@ type runFlags struct {
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:     "run [FLAGS] IMAGE [COMMAND [ARG...]] | run [FLAGS] --rootfs DIR | -l LOWER... [--] COMMAND [ARG...]",
+		Use:     "run [FLAGS] IMAGE [COMMAND [ARG...]] | run [FLAGS] --rootfs DIR|-l LOWER... [--] COMMAND [ARG...]",
 		GroupID: groupContainers,
 		Short:   "run a program in a container on top of layers",
-		Long: `Run COMMAND with the layers of IMAGE, with DIR, or with the union of the LOWER layers as its root file system, in
-namespaces of its own. docker:NAME is an image of Docker's overlay2 store, whose layers are used where they are, without
-Docker. IMAGE says what is run, as who and where, as far as flags and COMMAND do not. What IMAGE says are volumes are
-directories of the container beside its layers, unless -v mounts something there: no diff or commit has what is written to them. The layers are never written: what the program changes goes to an upper layer under the state root, where unionfsd diff
-finds it afterwards. With --rm it is removed when the program ends.
+		Long: `Run COMMAND in namespaces of its own, with the layers of IMAGE, with DIR, or with the union of the LOWER layers as its
+root file system. The layers are never written: what the program changes goes to an upper layer under the state root, where
+unionfsd diff finds it afterwards, and unionfsd apply makes it the change of DIR. With --rm it is removed when the program
+ends, and with --tmp-upper it never is on disk.
+
+IMAGE says what is run, as who and where, as far as flags and COMMAND do not. docker:NAME is an image of Docker's overlay2
+store, whose layers are used where they are, without Docker. What IMAGE says are volumes are directories of the container
+beside its layers, unless -v mounts something there: no diff or commit has what is written to them.
 
 With --rootfs / the other file systems of the host are there as well, such as a /home or /boot of its own, each under an
 upper layer of its own; those that are read-only are shown as they are, and files that are mounted by themselves are copied.
@@ -65,6 +68,7 @@ Exits with the program's own code, with 128+N if signal N killed it, 126 if it c
 such program, and 125 if something else failed.`,
 		Example: `  unionfsd run --rm -t --rootfs / bash                     # a throw-away copy of this system
   unionfsd run --rm -t nginx bash                          # an image: see unionfsd pull and load
+  unionfsd run --name try --rootfs / -- make install       # then: unionfsd diff try, and unionfsd apply try or rm try
   unionfsd run -d --name web -l app -l base -- /bin/server -p 80
   unionfsd run --rm --rootfs / --network none -v .:/src:ro -w /src make test
   unionfsd diff web                                        # what it changed; then: unionfsd rm -f web`,
