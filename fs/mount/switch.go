@@ -283,7 +283,7 @@ func (r *running) closed() (bool, error) {
 func (r *running) heldDirectories() (inodes []uint64) {
 	held, _ := r.search.Open() // else they are none that can be found
 	for _, h := range held {
-		if ino, ok := h.Directory(); ok {
+		if ino, ok := h.Directory(); ok && !r.isOwn(h) {
 			inodes = append(inodes, ino)
 		}
 	}
