@@ -154,9 +154,13 @@ func TestLoad(t *testing.T) {
 	s := testStore(t)
 	base := layerTar(t, "base", "b")
 	archive, id := dockerArchive(t, "app:1", base, compressed(t, Gzip, layerTar(t, "gz", "g")), compressed(t, Zstd, layerTar(t, "zst", "z")))
-	names, err := s.Load(context.Background(), bytes.NewReader(archive), Options{})
+	var done, total int64
+	names, err := s.Load(context.Background(), bytes.NewReader(archive), Options{Progress: func(d, t int64) { done, total = d, t }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if done == 0 || done != total {
+		t.Errorf("told of %d bytes of %d", done, total)
 	}
 	if len(names) != 1 || names[0] != "app:1" {
 		t.Errorf("names %q", names)

@@ -90,9 +90,9 @@ changes() {
 
 unionfsd_sample() {
 	sample unionfsd load "$unionfsd" --root state load -q -i ../big.tar
-	"$unionfsd" --root state run --name c big:1 /bin/sh -c :
-	changes state/containers/c/upper
-	sample unionfsd commit "$unionfsd" --root state commit c big:2
+	"$unionfsd" --root state run --name con big:1 /bin/sh -c :
+	changes state/containers/con/upper
+	sample unionfsd commit "$unionfsd" --root state commit con big:2
 }
 
 unionfsd_gzip_sample() { sample unionfsd load-gzip "$unionfsd" --root state load -q -i ../big.gz.tar; }
@@ -100,9 +100,9 @@ unionfsd_gzip_sample() { sample unionfsd load-gzip "$unionfsd" --root state load
 docker_sample() {
 	start_docker
 	sample docker load docker -H "unix://$dir/docker.sock" load -q -i ../big.tar
-	docker create --name c --network none big:1 >/dev/null
-	changes "$(docker inspect c --format '{{.GraphDriver.Data.UpperDir}}')"
-	sample docker commit docker -H "unix://$dir/docker.sock" commit c big:2
+	docker create --name con --network none big:1 >/dev/null
+	changes "$(docker inspect con --format '{{.GraphDriver.Data.UpperDir}}')"
+	sample docker commit docker -H "unix://$dir/docker.sock" commit con big:2
 	stop_docker
 }
 
@@ -116,11 +116,11 @@ podman() { command podman --root "$dir/mnt/podman" --runroot "$dir/mnt/run" --st
 
 podman_sample() {
 	sample podman load podman --root "$dir/mnt/podman" --runroot "$dir/mnt/run" --storage-driver overlay load -q -i ../big.tar
-	podman create --name c --network none big:1 >/dev/null
-	changes "$(podman mount c)"
-	sample podman commit podman --root "$dir/mnt/podman" --runroot "$dir/mnt/run" --storage-driver overlay commit -q c big:2
-	podman umount c >/dev/null
-	podman rm c >/dev/null
+	podman create --name con --network none big:1 >/dev/null
+	changes "$(podman mount con)"
+	sample podman commit podman --root "$dir/mnt/podman" --runroot "$dir/mnt/run" --storage-driver overlay commit -q con big:2
+	podman umount con >/dev/null
+	podman rm con >/dev/null
 }
 
 umoci_sample() { sample umoci load umoci unpack --image ../layout:big bundle; }
