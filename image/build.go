@@ -36,7 +36,7 @@ type Change struct {
 
 // Import makes an image of one layer from a root file system: a tar archive, compressed or not.
 func (s *Store) Import(ctx context.Context, r io.Reader, c Change, o Options) (*Image, error) {
-	return s.build(nil, nil, c, o, func(w io.Writer) error {
+	return s.build(ctx, nil, nil, c, o, func(w io.Writer) error {
 		plain, err := decompress(r)
 		if err != nil {
 			return err
@@ -49,7 +49,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, c Change, o Options) (*
 
 // ImportDir is Import for a directory.
 func (s *Store) ImportDir(ctx context.Context, dir string, c Change, o Options) (*Image, error) {
-	return s.build(nil, nil, c, o, func(w io.Writer) error {
+	return s.build(ctx, nil, nil, c, o, func(w io.Writer) error {
 		return pack(ctx, w, layer.Spec{Lower: []string{dir}}, layertar.PackOptions{})
 	})
 }
@@ -59,7 +59,7 @@ func (s *Store) Commit(ctx context.Context, parent *Image, stack *layer.Stack, c
 	if stack.Upper == nil {
 		return nil, errors.New("a read-only union has no changes")
 	}
-	return s.build(parent, parent.Config.RootFS.DiffIDs, c, o, func(w io.Writer) error {
+	return s.build(ctx, parent, parent.Config.RootFS.DiffIDs, c, o, func(w io.Writer) error {
 		return layertar.Pack(ctx, w, stack, layertar.PackOptions{Changes: true, Base: len(stack.Lowers)})
 	})
 }
@@ -74,7 +74,7 @@ func (s *Store) Squash(ctx context.Context, parent *Image, keep int, c Change, o
 		return nil, fmt.Errorf("image %s has %d layers: keep fewer than that", Short(parent.ID), len(layers))
 	}
 	all, top := dirsOf(layers), dirsOf(layers[keep:])
-	return s.build(parent, parent.Config.RootFS.DiffIDs[:keep], c, o, func(w io.Writer) error {
+	return s.build(ctx, parent, parent.Config.RootFS.DiffIDs[:keep], c, o, func(w io.Writer) error {
 		return parent.pack(ctx, w, all, layertar.PackOptions{Changes: keep > 0, Base: len(all) - len(top)})
 	})
 }
@@ -166,7 +166,7 @@ func pack(ctx context.Context, w io.Writer, spec layer.Spec, o layertar.PackOpti
 }
 
 // build makes an image of the lowest layers of parent and one that write writes. parent may be nil.
-func (s *Store) build(parent *Image, keep []v1.Hash, c Change, o Options, write func(io.Writer) error) (*Image, error) {
+func (s *Store) build(ctx context.Context, parent *Image, keep []v1.Hash, c Change, o Options, write func(io.Writer) error) (*Image, error) {
 	d, err := s.receive(o)
 	if err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (s *Store) build(parent *Image, keep []v1.Hash, c Change, o Options, write 
 		m.Layers = append(m.Layers, parent.Manifest.Layers[:len(keep)]...)
 		config.History = historyOf(config.History, len(keep))
 	}
-	blob, diffID, err := d.newLayer(c.Compression, write)
+	blob, diffID, err := d.newLayer(ctx, c.Compression, write)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +246,7 @@ func (d *delivery) build(parent *Image, config v1.ConfigFile, m v1.Manifest, nam
 }
 
 // newLayer takes in the layer whose archive write writes, as a blob and unpacked.
-func (d *delivery) newLayer(c Compression, write func(io.Writer) error) (v1.Descriptor, v1.Hash, error) {
+func (d *delivery) newLayer(ctx context.Context, c Compression, write func(io.Writer) error) (v1.Descriptor, v1.Hash, error) {
 	sum := sha256.New()
 	r, w := io.Pipe()
 	go func() {
@@ -276,7 +276,7 @@ func (d *delivery) newLayer(c Compression, write func(io.Writer) error) (v1.Desc
 	defer f.Close()
 	temp, err := os.MkdirTemp(d.dir, "layer-")
 	if err == nil {
-		_, err = d.unpack(context.Background(), temp, f, digest, diffID)
+		_, err = d.unpack(ctx, temp, f, digest, diffID)
 	}
 	if err == nil {
 		err = os.Rename(temp, filepath.Join(d.layers(), diffID.Hex))

@@ -2,7 +2,9 @@ package image
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -88,6 +90,29 @@ func TestKilled(t *testing.T) {
 	}
 	t.Logf("there after %d of 10 kills", there)
 }
+
+// TestInterrupted ends a load in the middle of the archive.
+func TestInterrupted(t *testing.T) {
+	s := testStore(t)
+	first, _ := dockerArchive(t, "good:1", layerTar(t, "good", "g"))
+	if _, err := s.Load(context.Background(), bytes.NewReader(first), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	before := content(t, s)
+	second, _ := dockerArchive(t, "app:1", layerTar(t, "f", strings.Repeat("x", 1<<20)), layerTar(t, "g", "y"))
+	ctx, cancel := context.WithCancel(context.Background())
+	r := io.MultiReader(bytes.NewReader(second[:1<<19]), readerFunc(func([]byte) (int, error) { cancel(); return 0, io.EOF }), bytes.NewReader(second[1<<19:]))
+	if _, err := s.Load(ctx, r, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if d := testfs.Diff(before, content(t, s)); d != "" {
+		t.Errorf("left in the store:\n%s", d)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 // layersOf is what the layers of an image hold.
 func layersOf(t *testing.T, img *Image) string {

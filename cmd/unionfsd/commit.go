@@ -32,7 +32,7 @@ programs are paused meanwhile. Prints the id of the image. The same changes give
   unionfsd commit -c 'ENV DEBUG=1' -m 'for tests' web nginx:debug`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeWith(containerNames),
-		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) == 2 {
 				name = args[1]
@@ -195,7 +195,7 @@ func (a *app) squashCommand() *cobra.Command {
 		Example:           `  unionfsd squash --keep 1 nginx:mine nginx:small`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeWith(imageNames),
-		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, args []string) error {
 			store, err := a.imageStore()
 			if err != nil {
 				return err

@@ -178,7 +178,7 @@ no other image or container has them.`,
 		Example:           `  unionfsd rmi nginx:mine`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeWith(imageNames),
-		RunE: a.needsRoot(func(_ *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(_ *cobra.Command, args []string) error {
 			return a.each(args, "rmi", a.removeImage)
 		}),
 	}
@@ -234,7 +234,7 @@ func (a *app) gcCommand() *cobra.Command {
 commands have left behind.`,
 		Example: `  unionfsd gc`,
 		Args:    cobra.NoArgs,
-		RunE: a.needsRoot(func(*cobra.Command, []string) error {
+		RunE: a.onLayers(func(*cobra.Command, []string) error {
 			layers, bytes, err := a.collect()
 			if err != nil {
 				return err

@@ -75,7 +75,7 @@ have them. What is damaged is refused whole.`,
   docker save nginx | unionfsd load
   unionfsd load -i oci-layout/`,
 		Args: cobra.NoArgs,
-		RunE: a.needsRoot(func(cmd *cobra.Command, _ []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, _ []string) error {
 			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
@@ -135,7 +135,7 @@ func (a *app) importCommand() *cobra.Command {
 		Example: `  unionfsd import rootfs.tar.gz base:1
   unionfsd import -c 'CMD ["/bin/sh"]' debian-root/ debian:mine`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, args []string) error {
 			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
@@ -193,7 +193,7 @@ Layers that are here already are not fetched, and a download that was interrupte
 		Example: `  unionfsd pull nginx
   unionfsd pull --platform linux/arm64 ghcr.io/org/app:1.2`,
 		Args: cobra.ExactArgs(1),
-		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, args []string) error {
 			o, finish, err := f.taken(a.stderr)
 			if err != nil {
 				return err
@@ -326,7 +326,7 @@ empty and has all of it or nothing.`,
   unionfsd export --to new-root nginx`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeWith(imageNames, containerNames),
-		RunE: a.needsRoot(func(cmd *cobra.Command, args []string) error {
+		RunE: a.onLayers(func(cmd *cobra.Command, args []string) error {
 			write := func(w io.Writer) error { return a.export(cmd.Context(), args[0], w) }
 			if to == "" {
 				return a.writeOutput("export", output, write)

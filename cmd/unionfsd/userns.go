@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -54,13 +55,23 @@ func (a *app) asRoot() (done bool, err error) {
 // command is what a command runs.
 type command = func(cmd *cobra.Command, args []string) error
 
-// needsRoot is run by who is root, at least in a user namespace: it reads or writes what may belong to other users.
-func (a *app) needsRoot(run command) command {
+// onLayers is for commands that read or write layers of images. They are run by who is root, at least in a user namespace, since
+// what is in layers may belong to other users; and the first signal that ends them undoes what they have begun, while the
+// second ends them without that.
+func (a *app) onLayers(run command) command {
 	return func(cmd *cobra.Command, args []string) error {
 		if done, err := a.asRoot(); done {
 			return err
 		}
-		return run(cmd, args)
+		ctx, stop := signal.NotifyContext(cmd.Context(), endSignals()...)
+		defer stop()
+		context.AfterFunc(ctx, stop)
+		cmd.SetContext(ctx)
+		err := run(cmd, args)
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("%s: nothing is changed: %w", cmd.Name(), context.Cause(ctx))
+		}
+		return err
 	}
 }
 
