@@ -29,6 +29,14 @@ var (
 	lazy   = mounttest.NewServer(union.Backend{LazyFrom: 1}).With("lazy=on")
 )
 
+// fuseOf is the union for a seed: half of them over io_uring, if the kernel offers it.
+func fuseOf(seed int64) *mounttest.Server {
+	if seed%2 == 0 {
+		return fuse.With("io_uring=auto")
+	}
+	return fuse.With("io_uring=off")
+}
+
 func TestMain(m *testing.M) { testfs.Main(m) }
 
 // TestDifferences compares the union with the kernel's overlayfs.
@@ -50,7 +58,7 @@ func TestDifferences(t *testing.T) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			c := difftest.Generate(seed, *ops)
 			c.Options = *options
-			compare(t, kernel, fuse, c)
+			compare(t, kernel, fuseOf(seed), c)
 			if t.Failed() {
 				t.Logf("again: go test ./fs/mount/difftest -run TestDifferences -difftest.seed=%d -difftest.seeds=1 -difftest.ops=%d -difftest.options=%q", seed, *ops, *options)
 			}
@@ -62,7 +70,7 @@ func TestDifferences(t *testing.T) {
 func TestIndex(t *testing.T) {
 	testfs.NeedRoot(t)
 	for seed := *first; seed < *first+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { compare(t, kernel, fuse, difftest.GenerateLinks(seed, *ops)) })
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { compare(t, kernel, fuseOf(seed), difftest.GenerateLinks(seed, *ops)) })
 	}
 }
 
