@@ -150,8 +150,8 @@ func ExportUnion(ctx context.Context, spec layer.Spec, w io.Writer) error {
 	return pack(ctx, w, spec, layertar.PackOptions{})
 }
 
-// ExportDir is ExportUnion for the directory at a path in the union, symbolic links followed. If there is none, the archive is
-// empty.
+// ExportDir is ExportUnion for the directory at a path in the union, symbolic links followed. If there is none, the archive
+// is empty.
 func ExportDir(ctx context.Context, spec layer.Spec, dir string, w io.Writer) error {
 	return pack(ctx, w, spec, layertar.PackOptions{Dir: dir})
 }

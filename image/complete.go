@@ -48,6 +48,7 @@ func (d *delivery) complete(diffIDs []v1.Hash) error {
 		if err != nil {
 			return err
 		}
+		dirs = slices.DeleteFunc(dirs, func(below string) bool { return below == dir }) // it is there twice
 		with := []string{dir}
 		switch {
 		case !contents.Depends():
@@ -65,7 +66,7 @@ func (d *delivery) complete(diffIDs []v1.Hash) error {
 		if err != nil {
 			return fmt.Errorf("layer %s: %w", Short(diffIDs[i].String()), err)
 		}
-		dirs = append(with, slices.DeleteFunc(dirs, func(below string) bool { return below == dir })...)
+		dirs = append(with, dirs...)
 	}
 	return nil
 }

@@ -103,8 +103,8 @@ func xattrNames(dir string) (layer.XattrNames, error) {
 	return layer.XattrNames{}, fmt.Errorf("image store %q: %w", dir, err)
 }
 
-// unpack unpacks the layer in the blob f of the delivery or of the store in the new directory dir, and checks it against its diff
-// id.
+// unpack unpacks the layer in the blob f of the delivery or of the store in the new directory dir, and checks it against its
+// diff id.
 func (d *delivery) unpack(ctx context.Context, dir string, f *os.File, digest, diffID v1.Hash) (layertar.Contents, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "diff"), 0o755); err != nil {
 		return layertar.Contents{}, fmt.Errorf("image store: %w", err)
@@ -138,7 +138,8 @@ func (d *delivery) unpack(ctx context.Context, dir string, f *os.File, digest, d
 	return rec.Contents, err
 }
 
-// isPlain reports whether the blob f is the archive itself, so that its digest, which was checked when it came, is the diff id.
+// isPlain reports whether the blob f is the archive itself, so that its digest, which was checked when it came, is the diff
+// id.
 func (d *delivery) isPlain(f *os.File, digest, diffID v1.Hash) bool {
 	var head [4]byte
 	n, err := f.ReadAt(head[:], 0)
@@ -149,8 +150,8 @@ func (d *delivery) isPlain(f *os.File, digest, diffID v1.Hash) bool {
 	return err == nil
 }
 
-// digested gives use the archive in r, which may be compressed, and then checks the diff id. use need not read to the end: what
-// is behind the end of a tar archive counts, too.
+// digested gives use the archive in r, which may be compressed, and then checks the diff id. use need not read to the end:
+// what is behind the end of a tar archive counts, too.
 func (d *delivery) digested(r io.Reader, want v1.Hash, use func(io.Reader) error) error {
 	plain, err := decompress(r)
 	if err != nil {

@@ -59,9 +59,9 @@ func (s *Store) Remove(img *Image, arg string, allowed func() error) (names []st
 // ErrHeld says that somebody uses the store now.
 var ErrHeld = errors.New("the image store is in use: a pull, load or start is under way; try again when it has ended")
 
-// GC removes the layers and blobs that no image has, but those layers whose directories used returns, which is called
-// while nobody can begin to use one; and what interrupted commands have left. It returns how many layers and how many bytes of blobs. The error is ErrHeld while
-// somebody else holds the store.
+// GC removes the layers and blobs that no image has, but those layers whose directories used returns, which is called while
+// nobody can begin to use one; and what interrupted commands have left. It returns how many layers and how many bytes of
+// blobs. The error is ErrHeld while somebody else holds the store.
 func (s *Store) GC(used func() ([]string, error)) (layers int, bytes int64, err error) {
 	if err := s.prepare(); err != nil {
 		return 0, 0, err

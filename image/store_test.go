@@ -442,6 +442,24 @@ func TestDependent(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 
+	twice, _ := dockerArchive(t, "twice:1", tarOf(t, map[string]string{"bin/sh": "dash"}), upper.Bytes(), layerTar(t, "bin/sh", "bash"), upper.Bytes())
+	if _, err := s.Load(context.Background(), bytes.NewReader(twice), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Image("twice:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := again.Dirs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged := testunion.Mount(t, layer.Spec{Lower: dirs})
+	if got, err := os.ReadFile(filepath.Join(merged, "link")); string(got) != "bash" || err != nil {
+		t.Errorf("twice: link is %q, %v", got, err)
+	}
+	testunion.Unmount(t, merged)
+
 	alone, _ := dockerArchive(t, "alone:1", upper.Bytes())
 	if _, err := s.Load(context.Background(), bytes.NewReader(alone), Options{}); err == nil || !strings.Contains(err.Error(), "no layer below") {
 		t.Errorf("a link to nothing: %v", err)

@@ -24,8 +24,8 @@ type PackOptions struct {
 	Changes bool
 	Base    int // with Changes: how many of the lowest layers are not among those, but what is changed
 
-	// Dir is the path, from the root, of a directory of which all is written in place of the whole file system; symbolic links
-	// are followed. If the union has no directory there, nothing is.
+	// Dir is the path, from the root, of a directory of which all is written in place of the whole file system; symbolic
+	// links are followed. If the union has no directory there, nothing is.
 	Dir string
 }
 
