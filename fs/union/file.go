@@ -32,8 +32,18 @@ func backingFlags(flags uint32) int {
 	return int(flags) & (unix.O_ACCMODE | unix.O_TRUNC)
 }
 
+// opensNothing reports whether files are opened without a request (FUSE_NO_OPEN_SUPPORT), so that to open, read and close
+// what the kernel has in its cache costs what it costs on a local file system. That is only so where there is nothing to be
+// found out: nobody writes, neither here nor on the host, and the kernel is given no file to read by itself.
+func (fs *FS) opensNothing() bool {
+	return fs.stack.Upper == nil && fs.stack.Spec.Options.LowerImmutable && passing(fs.passing.Load()) == passNothing
+}
+
 // Open implements fuse.RawFileSystem. To open for writing is to copy up (ovl_open_maybe_copy_up).
 func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if fs.opensNothing() {
+		return fuse.ENOSYS // from now on the kernel does not ask
+	}
 	n := fs.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
@@ -211,6 +221,29 @@ func (f *file) follow() error {
 	return nil
 }
 
+// opened returns the open file of a request; the caller calls done when it needs it no more. Where files are opened without a
+// request, it is one that is opened for this request alone.
+func (fs *FS) opened(id, fh uint64) (f *file, done func(), err error) {
+	if f := fs.handles.file(fh); f != nil {
+		return f, func() {}, nil
+	}
+	if !fs.opensNothing() {
+		return nil, nil, unix.EBADF
+	}
+	n := fs.node(id)
+	if n == nil {
+		return nil, nil, unix.ESTALE
+	}
+	if err := fs.findDeferred(n); err != nil {
+		return nil, nil, err
+	}
+	f = &file{node: n, fd: -1}
+	return f, f.close, nil
+}
+
+// Flush implements fuse.RawFileSystem. It comes only for what was opened without a request: see replyOpen.
+func (fs *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
 // Release implements fuse.RawFileSystem.
 func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { fs.handles.removeFile(in.Fh) }
 
@@ -225,11 +258,11 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 
 // readFile is Read, and returns how many bytes there are in buf.
 func (fs *FS) readFile(in *fuse.ReadIn, buf []byte) (n int, _ fuse.Status) {
-	f := fs.handles.file(in.Fh)
-	if f == nil {
-		return 0, fuse.EBADF
+	f, done, err := fs.opened(in.NodeId, in.Fh)
+	if err != nil {
+		return 0, fs.status("read", "", err)
 	}
-	var err error
+	defer done()
 	if l := f.node.filling(); l != nil {
 		n, err = l.ReadAt(buf, int64(in.Offset))
 	} else {
@@ -275,10 +308,11 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if !fs.syncs() {
 		return fuse.ENOSYS // success, and the kernel does not ask again
 	}
-	f := fs.handles.file(in.Fh)
-	if f == nil {
-		return fuse.EBADF
+	f, done, err := fs.opened(in.NodeId, in.Fh)
+	if err != nil {
+		return fs.status("fsync", "", err)
 	}
+	defer done()
 	if !f.node.upper.Load() {
 		return fuse.OK
 	}
@@ -325,10 +359,11 @@ func (fs *FS) dropAsUser(caller *fuse.InHeader, fd int) error {
 
 // Lseek implements fuse.RawFileSystem. The kernel asks only for SEEK_DATA and SEEK_HOLE.
 func (fs *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	f := fs.handles.file(in.Fh)
-	if f == nil {
-		return fuse.EBADF
+	f, done, err := fs.opened(in.NodeId, in.Fh)
+	if err != nil {
+		return fs.status("lseek", "", err)
 	}
+	defer done()
 	return fs.nodeStatus("lseek", f.node, f.with(func(fd int) error {
 		off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
 		out.Offset = uint64(off)

@@ -212,6 +212,9 @@ func (fs *FS) open(m *transport.Message) bool {
 	if n.isDir() {
 		return fs.held[n.ino.Load()]
 	}
+	if fs.opensNothing() {
+		return true // it is not known, and what is told of it stays true
+	}
 	return slices.Contains(fs.handles.nodes(), n)
 }
 

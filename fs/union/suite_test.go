@@ -40,6 +40,9 @@ func needIOUring(t *testing.T) {
 // TestSuiteWithoutPassthrough is about what another way to read and write files can break.
 func TestSuiteWithoutPassthrough(t *testing.T) {
 	mounttest.Run(t, server.With("passthrough=off"), "copyup", "open", "data", "stale", "perms", "readonly")
+	t.Run("immutable", func(t *testing.T) { // opened without a request, where nothing can be written
+		mounttest.Run(t, server.With("passthrough=off,lower=immutable"), "readonly", "dataonly")
+	})
 }
 
 // TestSuiteLazy copies every file up lazily, with the filler and without.
