@@ -47,6 +47,7 @@ FUZZ_FLAGS := -fuzzminimizetime 10x
 .PHONY: test-long
 test-long: fuzz programs ## run what takes hours: every fault at every step, long differential runs, real programs, and fuzz
 	$(GO) test -timeout 2h ./fs/union -run TestFaults -faults.all
+	$(GO) test -timeout 2h ./cmd/unionfsd -run TestKilled -kills 1000
 	$(GO) test -timeout 2h ./image/layertar -layertar.seeds=1000
 	$(GO) test -timeout 12h ./fs/mount/difftest -difftest.seeds=200 -difftest.ops=2000
 

@@ -158,8 +158,10 @@ func bad(err error, fix string) error { return &Error{Step: "configure", Err: er
 
 // check finds what is wrong with the configuration itself.
 func (cfg *Config) check() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(cfg.Root, &st); err != nil {
+	// Without syncing: this process may serve the root, and must not wait for itself. If it were killed then it would for
+	// ever, since the device stays open as long as one of its threads waits for an answer.
+	var st unix.Statx_t
+	if err := unix.Statx(cfg.Root, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
 		return bad(fmt.Errorf("root descriptor %d: %w", cfg.Root, err), "pass an open descriptor of a detached mount")
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {

@@ -34,3 +34,6 @@ func StartUnbound(cfg Config) (init *os.Process, socket *wire.Conn, err error) {
 	}
 	return c.init, c.socket, c.handOver(cfg, c.expect(0))
 }
+
+// Check is the check of a configuration that Start makes.
+func (cfg *Config) Check() error { return cfg.check() }

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/internal/sys"
 	"github.com/unionfsd/unionfsd/internal/testfs"
 	"github.com/unionfsd/unionfsd/ns"
 )
@@ -296,4 +298,35 @@ func startError(t *testing.T, cfg ns.Config) *ns.Error {
 		t.Fatalf("not an ns.Error: %v", err)
 	}
 	return e
+}
+
+// TestServedBySelf has a root that nobody answers for, as one that this process serves and is killed meanwhile: to wait for
+// it would be for ever.
+func TestServedBySelf(t *testing.T) {
+	testfs.NeedRoot(t)
+	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		testfs.Skip(t, "%v", err)
+	}
+	defer device.Close()
+	root, err := sys.NewMount("fuse", []string{fmt.Sprintf("fd=%d", device.Fd()), "rootmode=40000", "user_id=0", "group_id=0"}, 0)
+	if err != nil {
+		testfs.Skip(t, "mount a FUSE file system: %v", err)
+	}
+	defer unix.Close(root)
+	checked := make(chan error, 1)
+	go func() {
+		cfg := launching(root, "/probe")
+		checked <- cfg.Check()
+	}()
+	select {
+	case err := <-checked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it asks the file system")
+		device.Close() // which ends it
+		<-checked
+	}
 }

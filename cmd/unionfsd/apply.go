@@ -19,6 +19,7 @@ import (
 	"github.com/unionfsd/unionfsd/fs/diff"
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/state"
+	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 func (a *app) applyCommand() *cobra.Command {
@@ -108,12 +109,36 @@ func (a *app) apply(ctx context.Context, arg, dir string, dryRun, yes bool) erro
 	}
 	done := 0
 	for _, one := range list {
-		if err := apply.Changes(ctx, one.stack, one.changes, one.target, func(diff.Change) { done++ }); err != nil {
+		if err := one.make(ctx, func(diff.Change) { done++ }); err != nil {
 			return fmt.Errorf("after %d of %d changes: %w; what was done can be done again", done, len(lines), err)
 		}
 	}
 	a.note("%s: %s", target, summary)
 	return nil
+}
+
+// make makes the changes. A union that is mounted in the container goes to the same place in the target, which no symbolic
+// link leads out of.
+func (one application) make(ctx context.Context, done func(diff.Change)) error {
+	target := one.target
+	if one.at != "" && len(one.changes) > 0 {
+		root, err := os.OpenRoot(target)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		at := strings.TrimPrefix(one.at, "/")
+		if err := root.MkdirAll(at, 0o755); err != nil {
+			return err
+		}
+		dir, err := root.Open(at)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		target = sys.ProcPath(int(dir.Fd()), "")
+	}
+	return apply.Changes(ctx, one.stack, one.changes, target, done)
 }
 
 // ask shows lines and asks a question, at a terminal.
@@ -155,7 +180,7 @@ func (a *app) applications(arg, dir string) ([]application, error) {
 	maps.Copy(specs, branches)
 	var list []application
 	for _, at := range slices.Sorted(maps.Keys(specs)) {
-		one := application{at: at, target: filepath.Join(target, at)}
+		one := application{at: at, target: target}
 		if one.stack, err = layer.OpenReadOnly(specs[at]); err != nil {
 			return list, err
 		}

@@ -26,7 +26,8 @@ type View interface {
 	// FD is the descriptor of the detached mount, as fsmount(2) returns it: what move_mount(2) attaches, in
 	// this mount namespace or, after it was passed on, in another one. The View owns it; it keeps the mount busy
 	// until Attach, Release or Close. It is -1 after that, and where the kernel has no detached mounts (before Linux
-	// 5.2); then Attach is the only way.
+	// 5.2); then Attach is the only way. Who serves the view must ask it nothing through FD, not even fstat(2): killed
+	// while it waits for itself, such a process never ends.
 	FD() int
 
 	// Release closes FD when somebody else has attached it: the mount then lives as long as the mount namespace that
