@@ -110,6 +110,9 @@ func (sc *scene) start(ctx context.Context, l *layers) (err error) {
 	for i, target := range sc.targets {
 		dir := filepath.Dir(target)
 		spec := layer.Spec{Lower: l.lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+		if sc.workload.Fixed { // the kernel takes no single layer
+			spec = layer.Spec{Lower: append([]string{spec.Upper}, l.lower...)}
+		}
 		if i == 0 {
 			sc.began = monotonic()
 		}

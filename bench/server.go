@@ -39,7 +39,11 @@ var peerNames = []string{"fuse-overlayfs", "mergerfs", "unionfs-fuse"}
 
 var peers = map[string]peer{
 	"fuse-overlayfs": {"fuse-overlayfs", func(lower []string, upper, work, target string) []string {
-		return []string{"-f", "-o", "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work, target}
+		options := "lowerdir=" + strings.Join(lower, ":")
+		if upper != "" {
+			options += ",upperdir=" + upper + ",workdir=" + work
+		}
+		return []string{"-f", "-o", options, target}
 	}},
 	// It copies nothing up and hides nothing: it cannot change what a lower layer has.
 	"mergerfs": {"mergerfs", func(lower []string, upper, _, target string) []string {
@@ -51,7 +55,11 @@ var peers = map[string]peer{
 }
 
 func branches(lower []string, upper string) string {
-	return upper + "=RW:" + strings.Join(lower, "=RO:") + "=RO"
+	list := strings.Join(lower, "=RO:") + "=RO"
+	if upper != "" {
+		list = upper + "=RW:" + list
+	}
+	return list
 }
 
 // DefaultServers returns what a report should have: unionfsd's backends, the bare directory, and all peers. program is
@@ -162,16 +170,24 @@ func version(program, arg, prefix string) string {
 func (s Server) command(spec layer.Spec, target, state string) *exec.Cmd {
 	if p, ok := peers[s.Kind]; ok {
 		// Relative paths: what a peer takes is limited, and there may be 2,000 layers.
-		dir := filepath.Dir(spec.Lower[0])
+		dir := filepath.Dir(spec.Lower[len(spec.Lower)-1])
 		var lower []string
 		for _, path := range spec.Lower {
-			lower = append(lower, filepath.Base(path))
+			if filepath.Dir(path) == dir {
+				path = filepath.Base(path)
+			}
+			lower = append(lower, path)
 		}
 		cmd := exec.Command(s.Program, p.args(lower, spec.Upper, spec.Work, target)...)
 		cmd.Dir = dir
 		return cmd
 	}
-	args := []string{"--root", state, "mount", "-f", "-b", s.Kind, "-u", spec.Upper, "-w", spec.Work}
+	args := []string{"--root", state, "mount", "-f", "-b", s.Kind}
+	if spec.Upper != "" {
+		args = append(args, "-u", spec.Upper, "-w", spec.Work)
+	} else if s.Kind == FUSE {
+		args = append(args, "-o", "lower=immutable", "--passthrough=off")
+	}
 	for _, dir := range spec.Lower {
 		args = append(args, "-l", dir)
 	}

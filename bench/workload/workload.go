@@ -16,6 +16,7 @@ type Workload struct {
 	Doc   string // what it stands for, one line
 
 	Layers  Recipe
+	Fixed   bool     // in a union without an upper layer, of layers that nobody changes
 	Changes bool     // it writes to what is in the lower layers: the bare directory must be a copy
 	Needs   []string // programs that it runs
 	Mounts  int      // unions over the same layers at the same time; 0 is one
