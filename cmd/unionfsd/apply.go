@@ -236,6 +236,9 @@ func onlyLower(root state.Root, c state.Container, spec layer.Spec) (string, err
 	}
 	ours := filepath.Join(root.Dir(), "containers") + "/" // a layer of mount points
 	lower := slices.DeleteFunc(slices.Clone(spec.Lower), func(dir string) bool { return strings.HasPrefix(dir, ours) })
+	if len(lower) == 0 && c.Rootfs == "/" { // put together for an ordinary user
+		return "/", nil
+	}
 	if len(lower) != 1 {
 		return "", fmt.Errorf("it has %d lower layers; name the DIR to apply its changes to", len(lower))
 	}

@@ -96,13 +96,19 @@ func lookAt(e mountinfo.Entry) (m hostMount, visible bool, err error) {
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return m, false, err
 	}
-	for flag, attr := range map[int64]int{unix.ST_RDONLY: unix.MOUNT_ATTR_RDONLY, unix.ST_NOSUID: unix.MOUNT_ATTR_NOSUID,
+	m.attr = mountAttr(fs)
+	return m, true, nil
+}
+
+// mountAttr returns the MOUNT_ATTR_* of a mount.
+func mountAttr(fs unix.Statfs_t) (attr int) {
+	for flag, a := range map[int64]int{unix.ST_RDONLY: unix.MOUNT_ATTR_RDONLY, unix.ST_NOSUID: unix.MOUNT_ATTR_NOSUID,
 		unix.ST_NODEV: unix.MOUNT_ATTR_NODEV, unix.ST_NOEXEC: unix.MOUNT_ATTR_NOEXEC} {
 		if int64(fs.Flags)&flag != 0 {
-			m.attr |= attr
+			attr |= a
 		}
 	}
-	return m, true, nil
+	return attr
 }
 
 // within reports whether path is dir or below it.
@@ -113,9 +119,12 @@ func within(path, dir string) bool {
 // openHostTree opens what the host has mounted below "/", but where the user mounts something.
 func (s *supervisor) openHostTree(ctx context.Context, backend string, users []mountSpec) error {
 	tell := func(path string, err error) { s.app.note("%s is not shown in the container: %v", path, bare(err)) }
-	list, err := hostMounts(tell)
-	if err != nil {
-		return err
+	list := s.parts
+	if !s.nested {
+		var err error
+		if list, err = hostMounts(tell); err != nil {
+			return err
+		}
 	}
 	var hidden []string
 	for _, m := range users {
@@ -128,7 +137,8 @@ func (s *supervisor) openHostTree(ctx context.Context, backend string, users []m
 		}
 		fd, err := s.openHostMount(ctx, backend, m)
 		if errors.Is(err, errNotReadable) { // FUSE file systems of others, or such whose server is gone
-			if !errors.Is(err, os.ErrNotExist) { // it has been unmounted meanwhile
+			// It may have been unmounted meanwhile, or be no more than a directory of somebody else's.
+			if !errors.Is(err, os.ErrNotExist) && m.source != "" {
 				tell(m.path, err)
 			}
 			hidden = append(hidden, m.path)
@@ -160,11 +170,7 @@ func (s *supervisor) openHostMount(ctx context.Context, backend string, m hostMo
 	}
 	dir.Close()
 	if m.attr&unix.MOUNT_ATTR_RDONLY != 0 {
-		fd, err := s.clone(m.path)
-		if err == nil || !s.nested {
-			return fd, err
-		}
-		// The kernel does not show what is beneath the mounts in it to who is root in a user namespace only.
+		return s.clone(m.path)
 	}
 	spec := layer.Spec{Lower: []string{m.path}}
 	spec.Options.FsName = m.source

@@ -41,7 +41,7 @@ func (s *supervisor) makeVolumes(ctx context.Context) ([]mountSpec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("volume %q of the image: %w", target, err)
 		}
-		specs = append(specs, mountSpec{Source: dir, Target: target})
+		specs = append(specs, mountSpec{Source: dir, Target: target, MapIDs: s.users != nil && !s.nested})
 	}
 	return specs, nil
 }

@@ -88,6 +88,7 @@ type supervisor struct {
 	nested      bool              // this process is root in a user namespace only
 	view        mount.View        // the root
 	views       []mount.View      // all unions, that of the root first
+	parts       []hostMount       // what the "/" of the host is put together of, if it is
 	branches    []state.Branch    // those that are mounted in it
 	mounts      []ns.Mount        // all that is mounted in it
 	closeMounts func()            // closes their descriptors; may be called again
@@ -170,11 +171,9 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 		return err
 	}
 	inside := len(s.mask) > 0
+	host := slices.Index(s.Spec.Lower, "/")
 	s.nested = !ns.InInitialUserNamespace()
 	if s.nested {
-		if err := nothingMountedIn(s.Spec.Lower); err != nil {
-			return err
-		}
 		s.Spec.Options.UserXattr = true // others are not for who is root in a user namespace
 	}
 	if s.ids, err = s.mapUsers(); err != nil {
@@ -187,6 +186,17 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	volumes, err := s.makeVolumes(ctx)
 	if err != nil {
 		return err
+	}
+	if s.nested && host >= 0 {
+		s.Spec.Lower[host], s.mask, inside = s.home.HostParts(), nil, false
+		if s.parts, err = hostParts(s.home.HostParts()); err != nil {
+			return fmt.Errorf("put together the host's root: %w", err)
+		}
+	}
+	if s.nested {
+		if err := nothingMountedIn(s.Spec.Lower); err != nil {
+			return err
+		}
 	}
 	specs := slices.Concat(volumes, s.Mounts, files)
 	if !inside { // else it would be a layer inside another one
@@ -220,7 +230,7 @@ func (s *supervisor) openRoot(ctx context.Context) (err error) {
 	if err := s.openUnions(ctx, backend, specs); err != nil {
 		return err
 	}
-	if slices.Contains(s.Spec.Lower, "/") {
+	if host >= 0 {
 		return s.openHostTree(ctx, backend, specs)
 	}
 	return nil

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -353,6 +355,13 @@ func (a *app) export(ctx context.Context, arg string, w io.Writer) error {
 	spec, serr := a.specNamed(arg)
 	if serr != nil {
 		return err
+	}
+	branches, err := a.branches(arg)
+	if err != nil {
+		return err
+	}
+	for _, at := range slices.Sorted(maps.Keys(branches)) {
+		a.note("export: %s is left out: it is a file system of its own", shell(at))
 	}
 	return image.ExportUnion(ctx, spec, w)
 }

@@ -195,5 +195,24 @@ func testRootless(t *testing.T, backend string, lent bool) {
 		t.Errorf("left are %v, %v", left, err)
 	}
 
-	u.expect(125, "run as root", "run", "--rm", "-b", backend, "--rootfs", "/", "true")
+	if lent {
+		return
+	}
+	// On top of the host, put together of what is the user's to see.
+	mine := filepath.Join(u.dir, "mine")
+	err := os.WriteFile(mine, []byte("mine\n"), 0o644)
+	if err == nil {
+		err = os.Chown(mine, somebodyID, somebodyID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.bind(u.dir, u.dir) // a file system of its own, which has nobody else's directories
+	u.expect(0, "mine\n", "run", "--name", "host", "-b", backend, "--rootfs", "/", "sh", "-ec",
+		`cd "$1"; cat mine; rm mine; mkdir new; test -e /bin/sh; test -e /proc/self/exe; test -z "$(ls state)"; ! echo >/usr/lib/os-release`, "-", u.dir)
+	u.expect(0, "D "+u.dir+"/mine\nA "+u.dir+"/new\n", "diff", "host")
+	u.expect(0, "", "rm", "host")
+	if _, err := os.Stat(mine); err != nil {
+		t.Error(err)
+	}
 }

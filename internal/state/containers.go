@@ -225,6 +225,9 @@ func (h *Home) branch(dir string) (string, error) {
 // Volumes is the path of the directory for the volumes of its image; it need not exist.
 func (h *Home) Volumes() string { return filepath.Join(h.dir, "volumes") }
 
+// HostParts is the path of a directory for a layer that has the names of the host's root directory; it need not exist.
+func (h *Home) HostParts() string { return filepath.Join(h.dir, "host") }
+
 // Log is the path of the file that takes what a detached container writes.
 func (h *Home) Log() string { return filepath.Join(h.dir, logName) }
 
