@@ -48,28 +48,43 @@ func Pack(ctx context.Context, w io.Writer, stack *layer.Stack, o PackOptions) e
 			return err
 		}
 	}
-	roots := u.Roots()
-	if o.Dir != "" {
-		path, err := u.Resolve(o.Dir)
-		if err != nil {
-			return fmt.Errorf("%q: %w", o.Dir, err)
-		}
-		if path == "" {
-			return fmt.Errorf("%q leads to the root directory", o.Dir)
-		}
-		if roots, err = u.At(roots, path); err != nil {
-			return fmt.Errorf("%q: %w", o.Dir, err)
-		}
-		defer roots.Close()
-		if len(roots) == 0 {
-			return p.out.Close()
-		}
+	if o.Dir == "" {
+		return p.all(u.Roots())
+	}
+	dirs, err := p.dir()
+	if err != nil {
+		return fmt.Errorf("%q: %w", o.Dir, err)
+	}
+	defer dirs.Close()
+	return p.all(dirs)
+}
+
+// dir opens the directories at PackOptions.Dir.
+func (p *packer) dir() (merged.Dirs, error) {
+	path, err := p.union.Resolve(p.Dir)
+	if err == nil && path == "" {
+		err = errors.New("it leads to the root directory")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.union.At(p.union.Roots(), path)
+}
+
+// all writes an archive of the merged directories roots.
+func (p *packer) all(roots merged.Dirs) error {
+	if len(roots) == 0 {
+		return p.out.Close()
+	}
+	hides := false
+	if i := slices.IndexFunc(roots, func(d merged.Dir) bool { return d.Opacity == whiteout.Opaque }); i >= 0 {
+		hides = p.Changes && i < len(p.upper(roots))
+		roots = roots[:i+1]
 	}
 	if err := p.root(roots); err != nil {
 		return fmt.Errorf("pack the root directory: %w", err)
 	}
-	hides := p.upper(roots).hide()
-	if err := p.directory("", roots, !o.Changes, o.Changes && hides); err != nil {
+	if err := p.directory("", roots, !p.Changes, hides); err != nil {
 		return err
 	}
 	return p.out.Close()
@@ -118,20 +133,13 @@ func (p *packer) findJoined() error {
 	})
 }
 
-// written are those of some merged directories that are in layers to be written.
-type written merged.Dirs
-
-func (p *packer) upper(dirs merged.Dirs) written {
+// upper are those of some merged directories that are in layers to be written.
+func (p *packer) upper(dirs merged.Dirs) merged.Dirs {
 	n := slices.IndexFunc(dirs, func(d merged.Dir) bool { return d.Layer().Pos >= p.base })
 	if n < 0 {
 		n = len(dirs)
 	}
-	return written(dirs[:n])
-}
-
-// hide reports whether one of them is opaque.
-func (w written) hide() bool {
-	return slices.ContainsFunc(w, func(d merged.Dir) bool { return d.Opacity == whiteout.Opaque })
+	return dirs[:n]
 }
 
 // directory writes what the merged directories dirs have at path. whole says that all of them are to be written, and
@@ -172,7 +180,7 @@ func (p *packer) entries(path string, dirs merged.Dirs, whole bool) (map[string]
 	if whole {
 		return p.union.Entries(dirs)
 	}
-	entries, err := p.union.Entries(merged.Dirs(p.upper(dirs)))
+	entries, err := p.union.Entries(p.upper(dirs))
 	if err != nil || !p.joined[path] {
 		return entries, err
 	}
@@ -220,7 +228,7 @@ func gone(err error) error {
 
 // hides reports whether nothing of the layers that are not written shows in the directory name of dirs: it is opaque or
 // was renamed, or there is something else below it.
-func (p *packer) hides(dirs written, name string) (bool, error) {
+func (p *packer) hides(dirs merged.Dirs, name string) (bool, error) {
 	for _, dir := range dirs {
 		o, err := p.union.Find(dir, name)
 		if err != nil {
