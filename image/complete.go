@@ -19,10 +19,10 @@ import (
 
 // A layer is unpacked by itself, so what in it depends on the layers below is missing there (layertar.Contents.Depends).
 // It is kept beside the layers, as one more that is stacked directly above, and named by the chain id: that is of a layer
-// and all below it. Most images need none.
+// and all below it. Most layers lack nothing: it is only their root directory that has no entry, and is like those below.
 //
-//	ROOT/layers/chain-CHAIN-ID/layer.json   there is nothing more to be known of the layer with that chain id
-//	ROOT/layers/chain-CHAIN-ID/diff/        what the layer lacks, if it lacks anything
+//	ROOT/layers/chain-CHAIN-ID/layer.json   what the layer lacks was looked for
+//	ROOT/layers/chain-CHAIN-ID/diff/        what it lacks, if it lacks anything
 
 const chainPrefix = "chain-"
 

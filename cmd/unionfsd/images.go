@@ -510,6 +510,7 @@ type layerRow struct {
 	Size    int64  `json:"size"`
 	Shared  int    `json:"shared_by"`
 	Dir     string `json:"path"`
+	Lacks   string `json:"lacks,omitempty"` // see image.Layer
 }
 
 func (a *app) layers(args []string) ([]layerRow, error) {
@@ -533,7 +534,7 @@ func (a *app) layers(args []string) ([]layerRow, error) {
 				shared[l.DiffID]++
 			}
 			if found[l.ChainID]++; found[l.ChainID] == 1 {
-				rows = append(rows, layerRow{l.ChainID, l.DiffID, l.Parent, l.Digest, l.Size, 0, l.Dir})
+				rows = append(rows, layerRow{l.ChainID, l.DiffID, l.Parent, l.Digest, l.Size, 0, l.Dir, l.Lacks})
 			}
 		}
 	}
