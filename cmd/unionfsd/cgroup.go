@@ -85,23 +85,3 @@ func (s *supervisor) unlimit() error {
 	}
 	return s.group.Remove()
 }
-
-// reap removes what supervisors have left that were killed: control groups, and the containers that were to be removed
-// when they end. What it cannot remove, the next one tries again.
-func reap(root state.Root) {
-	list, err := root.Containers()
-	if err != nil {
-		return
-	}
-	for _, c := range list {
-		if c.Running {
-			continue
-		}
-		if c.Cgroup != "" {
-			_ = cgroup.At(string(c.Cgroup)).Remove()
-		}
-		if c.Remove {
-			_ = root.RemoveContainer(c.Name)
-		}
-	}
-}

@@ -124,6 +124,7 @@ func (a *app) supervise(ctx context.Context, l launch, started func(name string)
 		Command:    state.Texts(l.Program.Argv),
 		Detached:   l.Detached,
 		TmpUpper:   l.TmpUpper != "",
+		PIDFile:    state.Text(l.PIDFile),
 		Remove:     l.Remove,
 		StopSignal: l.StopSignal,
 		Users:      l.Users,

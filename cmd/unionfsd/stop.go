@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/unionfsd/unionfsd/internal/cgroup"
 	"github.com/unionfsd/unionfsd/internal/state"
 )
 
@@ -177,8 +176,8 @@ func (a *app) rmCommand() *cobra.Command {
 						return err
 					}
 				}
-				if c, err := root.Container(name); err == nil && c.Cgroup != "" && !c.Running {
-					if err := cgroup.At(string(c.Cgroup)).Remove(); err != nil {
+				if c, err := root.Container(name); err == nil && !c.Running {
+					if err := removeLeft(c); err != nil {
 						return err
 					}
 				}

@@ -36,7 +36,8 @@ type Container struct {
 	TmpUpper   bool      `json:"tmp_upper,omitempty"` // its upper layers are in the memory of its supervisor
 	Remove     bool      `json:"remove,omitempty"`    // when it has ended
 	StopSignal int       `json:"stop_signal,omitempty"`
-	Cgroup     Text      `json:"cgroup,omitempty"` // path of its control group, which may be left when it has ended
+	Cgroup     Text      `json:"cgroup,omitempty"`  // path of its control group, which may be left when it has ended
+	PIDFile    Text      `json:"pidfile,omitempty"` // has the pid of its init, and may be left as well
 	ExitCode   *int      `json:"exit_code,omitempty"`
 	OOMKills   int       `json:"oom_kills,omitempty"` // how many of its processes were killed for lack of memory
 	Reason     string    `json:"reason,omitempty"`    // why it ended, if not by itself
