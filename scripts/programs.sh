@@ -5,6 +5,8 @@
 #
 #	scripts/programs.sh UNIONFSD [ROOT.tar]
 #
+# WHO="root auto user" and BACKEND="fuse kernel" choose some of them.
+#
 # The Debian is downloaded, unless ROOT.tar is there from another time. All else is on a tmpfs, in a mount namespace that is
 # gone at the end.
 set -eu
@@ -154,8 +156,8 @@ postgres() {
 for who in root user; do
 	uni import "$archive" debian >out 2>&1 || { cat out >&2; exit 1; }
 done
-for who in root auto user; do
-	for backend in fuse kernel; do
+for who in ${WHO-root auto user}; do
+	for backend in ${BACKEND-fuse kernel}; do
 		for program in nginx apt bash_ postgres; do
 			now="$program, $who, $backend"
 			began=$(date +%s%N)

@@ -214,7 +214,7 @@ func (s *supervisor) openBranch(ctx context.Context, backend, at string, spec la
 
 // clone returns a detached copy of a mount, without what is mounted in it.
 func (s *supervisor) clone(path string) (int, error) {
-	m := mountSpec{Source: path, Target: path, MapIDs: s.users != nil}
+	m := mountSpec{Source: path, Target: path, MapIDs: s.users != nil && !s.nested}
 	mounts, closeAll, err := openMounts([]mountSpec{m}, s.users)
 	if errors.Is(err, unix.EINVAL) && m.MapIDs { // then its files are nobody's there
 		m.MapIDs = false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -131,7 +132,11 @@ func (s *supervisor) keepUser() error {
 	if len(gids) == 1 {
 		users.GID = gid
 	}
-	s.setUsers(users)
+	if slices.Contains(s.Spec.Lower, "/") {
+		s.users = users // the ids of the host are what they are; those that are the user's stay that
+	} else {
+		s.setUsers(users)
+	}
 	if s.Program.User == "" {
 		s.Program.User = fmt.Sprintf("%d:%d", uid, gid)
 	}
