@@ -155,9 +155,10 @@ func (a *app) specNamed(arg string) (layer.Spec, error) {
 	switch {
 	case err == nil && mounted:
 		return layer.Spec{}, fmt.Errorf("both a container and a mount point; write ./%s for the mount point", arg)
-	case err == nil && lost(c) != nil:
-		return layer.Spec{}, lost(c)
 	case err == nil:
+		if err := lost(c); err != nil {
+			return layer.Spec{}, err
+		}
 		spec, _, err := layer.ParseOptions(string(c.Spec))
 		return spec, err
 	case !errors.Is(err, state.ErrNoContainer):

@@ -170,7 +170,8 @@ func testRootless(t *testing.T, backend string, lent bool) {
 	u.expect(0, "4", "wait", "web")
 	u.expect(0, "A /new", "diff", "web")
 	u.expect(0, "", "rm", "web")
-	u.expect(0, "web", with("-d", "--name", "web", "sh", "-c", "sleep 100")...)
+	u.expect(0, "web", with("-d", "--name", "web", "--tmp-upper", "sh", "-c", "sleep 100")...)
+	u.expect(1, "only root can look into", "diff", "web")
 	u.expect(0, "", "rm", "-f", "web")
 	if left, err := os.ReadDir(filepath.Join(u.dir, "state/containers")); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, %v", left, err)

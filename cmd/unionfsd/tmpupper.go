@@ -3,17 +3,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/docker/go-units"
 
+	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/internal/state"
 	"github.com/unionfsd/unionfsd/internal/sys"
 )
 
 // With --tmp-upper the upper layers of a container are on a tmpfs that is mounted nowhere: its supervisor alone holds it, by
-// a descriptor, so that it is gone with it, however that ends. Others find it in /proc while the container runs.
+// a descriptor, so that it is gone with it, however that ends. Root finds it in /proc while the container runs.
 
 // memoryUpper reads --tmp-upper, as a size for a tmpfs.
 func (f runFlags) memoryUpper() (string, error) {
@@ -45,10 +47,20 @@ func (s *supervisor) inMemory() error {
 	return s.home.PutUppers(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
 }
 
-// lost is an error if the upper layer of the container was in memory, and is gone.
+// lost is an error if the upper layer of the container is in memory, and is gone, or not for this process to look into.
 func lost(c state.Container) error {
-	if c.TmpUpper && !c.Running {
+	if !c.TmpUpper {
+		return nil
+	}
+	if !c.Running {
 		return errors.New("its upper layer was in memory (run --tmp-upper), and went when it ended")
+	}
+	spec, _, err := layer.ParseOptions(string(c.Spec))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(spec.Upper); errors.Is(err, fs.ErrPermission) { // it is that of another user namespace's
+		return errors.New("its upper layer is in memory (run --tmp-upper), which only root can look into from outside; see unionfsd exec")
 	}
 	return nil
 }
