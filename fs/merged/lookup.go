@@ -15,6 +15,17 @@ import (
 
 func (u *Union) describe(d *layer.Dir) (Dir, error) {
 	opacity, err := whiteout.OpacityOf(d.Self(), u.xattr)
+	return u.withAUFSMark(d, opacity, err)
+}
+
+// describeRoot is describe for the root of a layer.
+func (u *Union) describeRoot(d *layer.Dir) (Dir, error) {
+	opacity, err := whiteout.OpacityOf(d.Self(), u.xattr)
+	return u.withAUFSMark(d, opacity.OfRoot(), err)
+}
+
+// withAUFSMark describes a directory that is of the given opacity, or opaque if there is an AUFS mark.
+func (u *Union) withAUFSMark(d *layer.Dir, opacity whiteout.Opacity, err error) (Dir, error) {
 	if err == nil && u.aufs && opacity != whiteout.Opaque {
 		var opaque bool
 		if opaque, err = whiteout.OpaqueByAUFS(d); opaque {

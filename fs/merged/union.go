@@ -76,14 +76,14 @@ func New(stack *layer.Stack) (*Union, error) {
 	o := stack.Spec.Options
 	u := &Union{xattr: stack.Xattr, aufs: o.FUSE.AUFSMarks, follow: o.Redirects().Follows(stack.Xattr.User()), metacopy: o.Metacopy, data: stack.Data}
 	if stack.Upper != nil {
-		d, err := u.describe(stack.Upper.Root)
+		d, err := u.describeRoot(stack.Upper.Root)
 		if err != nil {
 			return nil, fmt.Errorf("read upper layer %q: %w", stack.Upper.Path, err)
 		}
 		u.Upper = &d
 	}
 	for _, l := range stack.Lowers {
-		d, err := u.describe(l.Root)
+		d, err := u.describeRoot(l.Root)
 		if err != nil {
 			return nil, fmt.Errorf("read lower layer %q: %w", l.Path, err)
 		}

@@ -115,12 +115,12 @@ func (fs *FS) openRoot() error {
 		tops = append(tops, l.Root)
 	}
 	for i, dir := range tops {
-		opacity, err := fs.opacity(dir)
+		opacity, err := fs.rootOpacity(dir)
 		if err != nil {
 			return err
 		}
 		dir.Marked = opacity == whiteout.Marked
-		if opacity == whiteout.Opaque { // of a root it hides the layers below as of any other directory
+		if opacity == whiteout.Opaque {
 			d.lowers = d.lowers[:len(d.lowers)-(len(tops)-1-i)]
 			break
 		}

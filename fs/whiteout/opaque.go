@@ -16,6 +16,14 @@ const (
 	Marked                     // x: it is merged, and empty files in it may be whiteouts; see [IsMarked]
 )
 
+// OfRoot is what is left of the opacity of the root of a layer: overlayfs merges the roots whatever they say (ovl_get_root).
+func (o Opacity) OfRoot() Opacity {
+	if o == Opaque {
+		return Transparent
+	}
+	return o
+}
+
 // OpacityOf reads the mark of a directory.
 func OpacityOf(dir layer.Ref, x layer.XattrNames) (Opacity, error) {
 	var buf [2]byte

@@ -314,8 +314,8 @@ func TestPack(t *testing.T) {
 			dir c
 			file c/kept "c"
 			file d "d"`},
-		{"an opaque root hides what it is stacked on", PackOptions{Changes: true, Base: 1}, []string{
-			"dir . opaque\nfile a", "file b"}, "dir . opaque\nfile a"},
+		{"an opaque root hides nothing", PackOptions{Changes: true, Base: 1}, []string{
+			"dir . opaque\nfile a", "file b"}, "file a"},
 		{"several layers as one", PackOptions{Changes: true}, []string{`
 			dir a
 			file a/new

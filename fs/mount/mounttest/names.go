@@ -81,6 +81,11 @@ var names = []check{
 		u.missing("d/sub/old")
 		u.merged("dir d\nfile d/new")
 	}},
+	{"the root of a layer is merged, also if it is opaque", func(u *union) {
+		u.onUpper = "dir . opaque\nfile new"
+		u.mount("dir . opaque\nfile 1", "file 2")
+		u.merged("file new\nfile 1\nfile 2")
+	}},
 	{"an opaque directory in a middle layer", func(u *union) {
 		u.onUpper = "dir d\nfile d/upper"
 		u.mount("dir d\nfile d/1", "dir d opaque\nfile d/2", "dir d\nfile d/3")
