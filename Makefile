@@ -70,7 +70,7 @@ lint: ## check format, vet and staticcheck, and that it builds without cgo
 
 # The ten-minute set: the regime that can be repeated, and the peer that does the same. Without it: all, for hours.
 BENCH ?= --regimes pinned --runs 3 --count=false --backends fuse,kernel,native,fuse-overlayfs \
-	--workloads walk,negative,open-close,names,unlink-lower,untar,read-small,read-big,write \
+	--workloads walk,negative,open-close,open-fixed,names,unlink-lower,untar,read-small,read-big,write \
 	--workloads copyup-1m,chmod-lower,byte-64m,byte-1g,copyup-others,layers-2,layers-64,container-start
 
 .PHONY: bench
