@@ -36,6 +36,10 @@ test: ## run all tests; as root, since they mount
 programs: build ## run nginx, apt-get, bash and PostgreSQL in containers, as root and not, on both backends (asks for root)
 	scripts/programs.sh bin/unionfsd bin/debian.tar
 
+.PHONY: clients
+clients: build ## compare git, dpkg, SQLite, PostgreSQL, buildah and podman on unions with a plain directory (asks for root)
+	scripts/clients.sh bin/unionfsd
+
 .PHONY: engines
 engines: build ## show what containers of podman, runc and unionfsd let a program see and do (asks for root)
 	scripts/engines.sh bin/unionfsd
@@ -45,7 +49,7 @@ FUZZ_TIME ?= 2m
 FUZZ_FLAGS := -fuzzminimizetime 10x
 
 .PHONY: test-long
-test-long: fuzz programs ## run what takes hours: every fault at every step, long differential runs, real programs, and fuzz
+test-long: fuzz programs clients ## run what takes hours: every fault at every step, long differential runs, real programs, and fuzz
 	$(GO) test -timeout 2h ./fs/union -run TestFaults -faults.all
 	$(GO) test -timeout 2h ./cmd/unionfsd -run TestKilled -kills 1000
 	$(GO) test -timeout 2h ./image/layertar -layertar.seeds=1000

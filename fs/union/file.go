@@ -7,6 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/unionfsd/unionfsd/fs/cow"
 	"github.com/unionfsd/unionfsd/fs/layer"
 	"github.com/unionfsd/unionfsd/fs/union/transport"
 	"github.com/unionfsd/unionfsd/internal/sys"
@@ -335,6 +336,9 @@ func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if f == nil {
 		return fuse.EBADF
 	}
+	if err := fs.unprotected(f.node, cow.Immutable); err != nil { // since it was opened
+		return fs.nodeStatus("fallocate", f.node, err)
+	}
 	return fs.nodeStatus("fallocate", f.node, f.with(func(fd int) error {
 		if err := fs.dropAsUser(&in.InHeader, fd); err != nil {
 			return err
@@ -376,6 +380,9 @@ func (fs *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	from, to := fs.handles.file(in.FhIn), fs.handles.file(in.FhOut)
 	if from == nil || to == nil {
 		return 0, fuse.EBADF
+	}
+	if err := fs.unprotected(to.node, cow.Immutable); err != nil {
+		return 0, fs.nodeStatus("copy_file_range", to.node, err)
 	}
 	var copied int
 	err := to.with(func(out int) error {

@@ -70,9 +70,20 @@ func (fs *FS) loadProtection(n *node) error {
 func (fs *FS) maySetAttr(n *node, in *fuse.SetAttrIn) error {
 	const (
 		touch    = fuse.FATTR_ATIME_NOW | fuse.FATTR_MTIME_NOW
-		anything = fuse.FATTR_SIZE | fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID
+		anything = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID
 		times    = fuse.FATTR_ATIME | fuse.FATTR_MTIME
 	)
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		ways := cow.Immutable | cow.AppendOnly
+		if fh, ok := in.GetFh(); ok {
+			if f := fs.handles.file(fh); f != nil && f.accmode != unix.O_RDONLY { // it was open before
+				ways = cow.AppendOnly
+			}
+		}
+		if err := fs.unprotected(n, ways); err != nil {
+			return err
+		}
+	}
 	switch {
 	case in.Valid&anything != 0, in.Valid&times != 0 && in.Valid&touch != touch:
 		return fs.unprotected(n, cow.Immutable|cow.AppendOnly)

@@ -150,6 +150,18 @@ var protected = []check{
 			u.write(name, "again")
 		}
 	}},
+	{"a descriptor from before", func(u *union) {
+		u.mount("file f \"f\"\nfile g \"g\"")
+		from, to := u.open("f", unix.O_RDONLY, 0), u.open("g", unix.O_RDWR, 0)
+		u.ok(setFlags(u.path("g"), immutable))
+		u.fails(unix.EPERM, unix.Fallocate(to, 0, 0, 100))
+		_, err := unix.CopyFileRange(from, nil, to, nil, 1, 0)
+		u.fails(unix.EPERM, err)
+		u.ok(unix.Ftruncate(to, 0))
+		u.fails(unix.EPERM, u.truncate("g", 0))
+		u.ok(setFlags(u.path("g"), 0))
+		u.ok(unix.Fallocate(to, 0, 0, 100))
+	}},
 	{"other flags are copied up", func(u *union) {
 		u.layers("dir d\nfile d/f \"f\"\nfile d/empty")
 		u.lowerFlags("d", syncFlag)
