@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -104,6 +105,15 @@ func (a *app) diff(arg string) ([]change, error) {
 	return changes, nil
 }
 
+// untouched reports whether the lower layer of a branch is gone, since it was unmounted, and nothing was changed in it.
+func untouched(spec layer.Spec) bool {
+	if _, err := os.Stat(spec.Lower[0]); !errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	left, err := os.ReadDir(spec.Upper)
+	return err == nil && len(left) == 0
+}
+
 // changesOf returns the changes of the union of spec, which is mounted at.
 func changesOf(spec layer.Spec, at string) ([]change, error) {
 	stack, err := layer.OpenReadOnly(spec)
@@ -134,8 +144,12 @@ func (a *app) branches(arg string) (map[string]layer.Spec, error) {
 	}
 	specs := map[string]layer.Spec{}
 	for _, b := range c.Branches {
-		if specs[string(b.Path)], _, err = layer.ParseOptions(string(b.Spec)); err != nil {
+		spec, _, err := layer.ParseOptions(string(b.Spec))
+		if err != nil {
 			return nil, err
+		}
+		if !untouched(spec) {
+			specs[string(b.Path)] = spec
 		}
 	}
 	return specs, err
