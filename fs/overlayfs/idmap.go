@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"syscall"
 
@@ -67,7 +68,12 @@ func (u *union) create(fsfd int) error {
 	}
 	uid, _ := owners.UID.Shown(0)
 	gid, _ := owners.GID.Shown(0)
-	return sys.As(uid, gid, 0o022, func() error { return unix.FsconfigCreate(fsfd) })
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread has a working directory of its own from here on, so it ends
+		done <- sys.As(uid, gid, 0o022, func() error { return unix.FsconfigCreate(fsfd) })
+	}()
+	return <-done
 }
 
 // namespaceMap is the map of a user namespace whose ids are those on disk.
