@@ -172,8 +172,11 @@ func TestSignalsInside(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.must("wait", "web")
-	if out := s.must("logs", "web"); out != "SigIgn:\t0000000000000000\n" {
-		t.Errorf("in the container: %s", out)
+	var ignored uint64
+	const ofLibraries = 3 << 31 // signals 32 and 33, which C libraries and the race detector use
+	out := s.must("logs", "web")
+	if _, err := fmt.Sscanf(out, "SigIgn:\t%x", &ignored); err != nil || ignored&^ofLibraries != 0 {
+		t.Errorf("in the container: %s (%v)", out, err)
 	}
 	s.must("rm", "web")
 }
