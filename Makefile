@@ -89,6 +89,10 @@ bench-transports: build ## the same for /dev/fuse and io_uring, also of 250 laye
 	bin/unionfsd bench --regimes pinned --runs 3 --backends '$(TRANSPORTS)' \
 		--workloads metadata,create,data,copyup,layers-2,layers-250,layers-1000,layers-2000 --out bin/bench-transports --results bench/RESULTS.md
 
+.PHONY: bench-launch
+bench-launch: build ## time starts of containers beside runc, crun, bubblewrap and podman (asks for root)
+	scripts/bench-launch.sh bin/unionfsd
+
 .PHONY: bench-images
 bench-images: build ## load and commit a large image beside docker, podman and umoci, as root, in DIR, which takes 10 GB
 	scripts/bench-images.sh bin/unionfsd $(or $(DIR),bin/bench-images)
