@@ -17,6 +17,9 @@ import (
 // for each answer: 20 to 100 microseconds, where to stay takes 10. That is different for large reads and writes, which the
 // kernel makes ahead or behind: they are answered while their caller works.
 //
+// It helps where the CPUs have something to do. Where another one is idle, the kernel wakes up the caller there, away from the
+// thread that answers, whatever that does; only over io_uring it leaves the caller where it is.
+//
 // Only one thread follows, as long as one is enough: see lookout.
 type follower struct {
 	allowed unix.CPUSet
