@@ -14,24 +14,13 @@ import (
 )
 
 func (u *Union) describe(d *layer.Dir) (Dir, error) {
-	opacity, err := whiteout.OpacityOf(d.Self(), u.xattr)
-	return u.withAUFSMark(d, opacity, err)
+	opacity, err := whiteout.OpacityOfDir(d, u.xattr, u.aufs)
+	return Dir{d, opacity}, err
 }
 
 // describeRoot is describe for the root of a layer.
 func (u *Union) describeRoot(d *layer.Dir) (Dir, error) {
-	opacity, err := whiteout.OpacityOf(d.Self(), u.xattr)
-	return u.withAUFSMark(d, opacity.OfRoot(), err)
-}
-
-// withAUFSMark describes a directory that is of the given opacity, or opaque if there is an AUFS mark.
-func (u *Union) withAUFSMark(d *layer.Dir, opacity whiteout.Opacity, err error) (Dir, error) {
-	if err == nil && u.aufs && opacity != whiteout.Opaque {
-		var opaque bool
-		if opaque, err = whiteout.OpaqueByAUFS(d); opaque {
-			opacity = whiteout.Opaque
-		}
-	}
+	opacity, err := whiteout.OpacityOfRoot(d, u.xattr, u.aufs)
 	return Dir{d, opacity}, err
 }
 
@@ -270,7 +259,7 @@ func (u *Union) readlink(parts []string, name string) (string, error) {
 	return o.Ref.Readlink()
 }
 
-// Names returns all names that the merged Directories shou.
+// Names returns all names that the merged directories show.
 func (u *Union) Names(lowers Dirs) (map[string]bool, error) {
 	shown := make(map[string]bool)
 	decided := make(map[string]bool) // by a layer above

@@ -115,7 +115,7 @@ func (fs *FS) openRoot() error {
 		tops = append(tops, l.Root)
 	}
 	for i, dir := range tops {
-		opacity, err := fs.rootOpacity(dir)
+		opacity, err := whiteout.OpacityOfRoot(dir, fs.stack.Xattr, fs.options().AUFSMarks)
 		if err != nil {
 			return err
 		}

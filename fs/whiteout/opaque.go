@@ -16,12 +16,30 @@ const (
 	Marked                     // x: it is merged, and empty files in it may be whiteouts; see [IsMarked]
 )
 
-// OfRoot is what is left of the opacity of the root of a layer: overlayfs merges the roots whatever they say (ovl_get_root).
-func (o Opacity) OfRoot() Opacity {
-	if o == Opaque {
-		return Transparent
+// OpacityOfDir reads the marks of a directory in both forms: overlayfs's and, if aufs is set, that of AUFS.
+func OpacityOfDir(dir *layer.Dir, x layer.XattrNames, aufs bool) (Opacity, error) {
+	opacity, err := OpacityOf(dir.Self(), x)
+	return withAUFS(dir, opacity, err, aufs)
+}
+
+// OpacityOfRoot is OpacityOfDir for the root of a layer: overlayfs merges the roots whatever they say (ovl_get_root).
+func OpacityOfRoot(root *layer.Dir, x layer.XattrNames, aufs bool) (Opacity, error) {
+	opacity, err := OpacityOf(root.Self(), x)
+	if opacity == Opaque {
+		opacity = Transparent
 	}
-	return o
+	return withAUFS(root, opacity, err, aufs)
+}
+
+func withAUFS(dir *layer.Dir, opacity Opacity, err error, aufs bool) (Opacity, error) {
+	if err != nil || opacity == Opaque || !aufs {
+		return opacity, err
+	}
+	opaque, err := OpaqueByAUFS(dir)
+	if opaque {
+		opacity = Opaque
+	}
+	return opacity, err
 }
 
 // OpacityOf reads the mark of a directory.
